@@ -1,0 +1,287 @@
+"""The study's only configuration, `params.yaml`, typed and validated; the project's paths; errors meant for the user.
+
+scale   quick, laptop, study or paper: a section of params.yaml
+task    one of the six Long Range Arena tasks
+arm     one way of obtaining a trained small model
+"""
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+ROOT = Path(__file__).resolve().parents[1]
+PARAMS = ROOT / "params.yaml"
+RAW = ROOT / "data" / "raw"
+TASK_NAMES = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
+SCALES = ("quick", "laptop", "study", "paper")
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class UserError(Exception):
+    """Something the user can mend: the message says what, where and how, and is shown without a traceback."""
+
+
+class Section(BaseModel):
+    """A part of params.yaml; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Splits(Section):
+    """Sizes of the three splits, in examples, and the seed that draws or splits them."""
+
+    train: Count
+    val: Count
+    test: Count
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def sizes(self) -> dict[str, int]:
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+class ListOpsData(Splits):
+    """Random expressions of min_length < tokens < max_length.  (Nangia & Bowman 2018; parameters of Tay et al. 2021)"""
+
+    min_length: Count
+    max_length: Count
+    max_depth: Annotated[int, Field(ge=2)] = 10
+    max_arguments: Annotated[int, Field(ge=2)] = 10
+    operator_probability: Fraction = 0.25
+
+
+class TextData(Splits):
+    """Reviews as bytes: the first or last `length` of each."""
+
+    length: Count
+    keep: Literal["first", "last"] = "last"
+
+
+class RetrievalData(Splits):
+    """Pairs of passages of `length` bytes, cut at random from licence texts of at least `length` bytes."""
+
+    length: Count
+
+
+class ImageData(Splits):
+    """Digits of side x side pixels, side 28 or, by averaging blocks, 14 or 7; read row by row."""
+
+    side: Literal[7, 14, 28] = 28
+
+
+class PathfinderData(Splits):
+    """Two dashed contours, discs on two tips, distractors, on size x size pixels.  (Linsley et al. 2018)"""
+
+    size: Annotated[int, Field(ge=8)]
+    segments: Count
+    distractors: Annotated[int, Field(ge=0)] = 0
+    distractor_segments: Count = 4
+    paddle_length: Positive = 2.0
+    gap: Positive = 1.0
+    thickness: Positive = 0.5
+    radius: Positive = 1.5
+    turn: Positive = 0.3
+    contrast: Fraction = 1.0
+    distractor_contrast: Fraction = 0.75
+
+
+class ModelConfig(Section):
+    """Arguments of s4bt.model.S4Model that are not properties of the task."""
+
+    layers: Count
+    width: Count
+    state: Count = 64
+    version: Literal["exp", "softmax"] = "exp"
+    norm: Literal["batch", "layer"] = "layer"
+    prenorm: bool = True
+    pooling: Literal["mean", "last"] = "mean"
+    dropout: Fraction = 0.0
+    dt_min: Positive = 1e-3
+    dt_max: Positive = 1e-1
+    length: Count | None = None
+
+
+class TrainConfig(Section):
+    """AdamW with linear warm-up and cosine decay; the weights with the best validation accuracy are kept.
+
+    lr: learning rates to choose from on validation data; ssm_lr: the rate of the DSS parameters as a fraction of lr (they have
+    no weight decay); evaluations: how often validation accuracy is measured in a run.
+    """
+
+    steps: Count
+    batch: Count = 32
+    lr: Annotated[list[Positive], Field(min_length=1)]
+    ssm_lr: Positive = 0.25
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup: Fraction = 0.1
+    evaluations: Count = 10
+
+
+class TaskConfig(Section):
+    """One task at one scale."""
+
+    model: ModelConfig
+    pretrain: TrainConfig
+    retrain: TrainConfig
+
+
+class ListOps(TaskConfig):
+    data: ListOpsData
+
+
+class Text(TaskConfig):
+    data: TextData
+
+
+class Retrieval(TaskConfig):
+    data: RetrievalData
+
+
+class Image(TaskConfig):
+    data: ImageData
+
+
+class Pathfinder(TaskConfig):
+    data: PathfinderData
+
+
+class Tasks(Section):
+    """The six tasks."""
+
+    listops: ListOps
+    text: Text
+    retrieval: Retrieval
+    image: Image
+    pathfinder: Pathfinder
+    pathx: Pathfinder
+
+
+class Grid(Section):
+    """What is compared: seeds, ranks r, reducers; lr_rank is the rank at which each arm's learning rate is chosen."""
+
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    ranks: Annotated[list[Count], Field(min_length=1)]
+    reducers: Annotated[list[Literal["bt-shared", "bt-channel"]], Field(min_length=1)]
+    lr_rank: Count
+
+    @model_validator(mode="after")
+    def _lr_rank_is_a_rank(self):
+        if self.lr_rank not in self.ranks:
+            raise ValueError(f"lr_rank {self.lr_rank} is not one of the ranks {self.ranks}")
+        return self
+
+
+class Scale(Section):
+    """One section of params.yaml."""
+
+    grid: Grid
+    tasks: Tasks
+
+    @model_validator(mode="after")
+    def _ranks_fit(self):
+        for name in TASK_NAMES:
+            state = getattr(self.tasks, name).model.state
+            if max(self.grid.ranks) > state:
+                raise ValueError(f"grid.ranks: rank {max(self.grid.ranks)} is above the state dimension N = {state} of "
+                                 f"task {name}; truncation only makes N smaller")
+        return self
+
+
+def _line(text: str, keys: tuple) -> int | None:
+    """Line of params.yaml on which the deepest key of the path that exists stands."""
+    node, line = yaml.compose(text), None
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            match = [(k, v) for k, v in node.value if k.value == str(key)]
+            if not match:
+                break
+            line, node = match[0][0].start_mark.line + 1, match[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+    return line
+
+
+def load_scale(scale: str, path: Path = PARAMS) -> Scale:
+    """Read and validate one section of params.yaml.  Raises UserError naming file, line, key and remedy."""
+    try:
+        text = Path(path).read_text()
+        params = yaml.safe_load(text)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file. Restore it with: git checkout params.yaml") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    known = [s for s in SCALES if isinstance(params, dict) and s in params]
+    if scale not in known:
+        raise UserError(f"{path} has no scale {scale!r}. Use one of: {', '.join(known)}")
+    try:
+        return Scale.model_validate(params[scale])
+    except ValidationError as error:
+        lines = []
+        for e in error.errors():
+            keys = (scale, *e["loc"])
+            line = _line(text, keys)
+            hint = "unknown key: correct or delete it" if e["type"] == "extra_forbidden" else e["msg"]
+            got = "" if e["type"] in ("missing", "extra_forbidden") or isinstance(e["input"], dict) else f" (got {e['input']!r})"
+            lines.append(f"{path}, line {line}: {'.'.join(map(str, keys))}: {hint}{got}")
+        raise UserError("\n".join(lines)) from error
+
+
+def load_task(scale: str, task: str, path: Path = PARAMS) -> tuple[TaskConfig, Grid]:
+    """Configuration of one task and the grid of its scale.  Raises UserError."""
+    if task not in TASK_NAMES:
+        raise UserError(f"unknown task {task!r}. Use one of: {', '.join(TASK_NAMES)}")
+    section = load_scale(scale, path)
+    return getattr(section.tasks, task), section.grid
+
+
+def data_dir(scale: str, task: str) -> Path:
+    """Arrays and models of a task: DVC cache, not git."""
+    return ROOT / "data" / scale / task
+
+
+def results_dir(scale: str, task: str = "") -> Path:
+    """Metrics, tables, figures and executed notebooks: git."""
+    return ROOT / "results" / scale / task
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, or of the names and contents of the files in a folder."""
+    path = Path(path)
+    if path.is_dir():
+        parts = [f"{p.relative_to(path)} {digest(p)}" for p in sorted(path.rglob("*")) if p.is_file()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path):
+    """Yield a temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
+
+    Works for a file and for a folder (made here by the caller). A full disk becomes a UserError.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}. Free some space or make the folder writable, "
+                        "then start again; what was finished is kept.") from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        temporary.unlink(missing_ok=True)

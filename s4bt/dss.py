@@ -1,0 +1,202 @@
+"""The diagonal state space (DSS) layer of Gupta et al. 2022 (arXiv 2203.14343).
+
+H, N, L   channels, complex modes per channel, sequence length
+Lambda    (N,) shared by the channels ("tied"), or (H, N) ("per-channel"): poles
+W         (H, N)   output weights;  D (H,)  feedthrough;  dt = exp(log_dt) (H,)  step of each channel
+K         (H, L)   convolution kernel;  y = K * u + D u
+
+exp       K_h[l] = Re sum_n W_hn (exp(lambda_n dt_h) - 1) / lambda_n  exp(lambda_n dt_h l),  Re lambda = -exp(.)   (prop. 1a)
+softmax   the same with W_hn / (exp(lambda_n dt_h length) - 1) for W_hn, any Re lambda                              (prop. 1b)
+
+`length` is the sequence length that normalises the softmax kernel; a shorter input takes the first L samples of it, so that
+convolution and recurrence stay equal.
+"""
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import scipy.fft
+import torch
+from torch import Tensor, nn
+
+from s4bt.lti import DiagonalLTI, UnstableSystem, expm1
+
+STATE_SPACE = ("Lambda_re", "Lambda_im", "W", "log_dt", "D")
+
+
+@functools.cache
+def skew_hippo(N: int) -> np.ndarray:
+    """The N eigenvalues with positive imaginary part of Skew-HiPPO, complex (N,), largest first; real part -1/2.
+
+    S = (M - M^T) / 2 of order 2N with M_ij = sqrt((2i+1)(2j+1)) for i > j.  (Gupta et al. 2022, sec. 4.1)
+    """
+    v = np.sqrt(2 * np.arange(2 * N) + 1.0)
+    M = np.tril(np.outer(v, v), -1)
+    eigenvalues = np.linalg.eigvalsh(0.5j * (M - M.T))
+    return -0.5 + 1j * np.sort(eigenvalues)[::-1][:N]
+
+
+def geometric(log_ratio_re: Tensor, log_ratio_im: Tensor, start: int, count: int, stride: int) -> tuple[Tensor, Tensor]:
+    """Real and imaginary part of exp(log_ratio * (start + stride * k)), k = 0 .. count - 1, shape (..., count)."""
+    k = start + stride * torch.arange(count, device=log_ratio_re.device, dtype=log_ratio_re.dtype)
+    size, angle = torch.exp(log_ratio_re[..., None] * k), log_ratio_im[..., None] * k
+    return size * torch.cos(angle), size * torch.sin(angle)
+
+
+def power_sum(a: Tensor, w: Tensor, length: int, shift: int = 0) -> Tensor:
+    """Re sum_n w_n exp(a_n (l - shift)), l = 0 .. length - 1: (H, N) -> (H, length), without an (H, N, length) array.
+
+    l = i T + j with T ~ sqrt(length): one real product of (H, I, 2N) and (H, 2N, T) matrices.
+    """
+    T = 2 ** math.ceil(math.log2(length) / 2)
+    rows = -(-length // T)
+    g_re, g_im = geometric(a.real, a.imag, -shift, rows, T)                              # (H, N, I)
+    c_re, c_im = geometric(a.real, a.imag, 0, T, 1)                                      # (H, N, T)
+    left = torch.cat([w.real[..., None] * g_re - w.imag[..., None] * g_im,
+                      -(w.real[..., None] * g_im + w.imag[..., None] * g_re)], 1)        # (H, 2N, I)
+    return (left.mT @ torch.cat([c_re, c_im], 1)).flatten(1)[:, :length]
+
+
+class CausalConvolution(torch.autograd.Function):
+    """y[b, h] = (K[h] * u[b, h])[:L] by FFT, with the adjoint written out.
+
+    The gradients are convolutions with the reversed output gradient, so no conjugate is ever copied.
+    """
+
+    @staticmethod
+    def forward(ctx, u: Tensor, K: Tensor) -> Tensor:
+        ctx.L, ctx.n = u.shape[-1], scipy.fft.next_fast_len(2 * u.shape[-1] - 1, real=True)
+        u_f, K_f = torch.fft.rfft(u, ctx.n), torch.fft.rfft(K, ctx.n)
+        ctx.save_for_backward(u_f, K_f)
+        return torch.fft.irfft(u_f * K_f, ctx.n)[..., :ctx.L]
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        u_f, K_f = ctx.saved_tensors
+        g_f = torch.fft.rfft(grad.flip(-1), ctx.n)
+        grad_K = torch.fft.irfft((g_f * u_f).sum(0), ctx.n)[..., :ctx.L].flip(-1)
+        return torch.fft.irfft(g_f.mul_(K_f), ctx.n)[..., :ctx.L].flip(-1), grad_K
+
+
+class DSS(nn.Module):
+    """One DSS layer: (B, H, L) -> (B, H, L), y = K * u + D u with K as in the module's glossary.
+
+    channels: H; state: N; version: "exp" or "softmax" (which needs `length`); poles: "tied" or "per-channel";
+    dt_min, dt_max: the steps start log-uniform between them.
+    Raises ValueError for anything else.
+    """
+
+    def __init__(self, channels: int, state: int, version: str = "exp", poles: str = "tied", dt_min: float = 1e-3,
+                 dt_max: float = 1e-1, length: int | None = None):
+        super().__init__()
+        if version not in ("exp", "softmax") or poles not in ("tied", "per-channel"):
+            raise ValueError(f"version is 'exp' or 'softmax', poles 'tied' or 'per-channel'; got {version!r}, {poles!r}")
+        if version == "softmax" and not length:
+            raise ValueError("the softmax version needs `length`, the sequence length that normalises its kernel")
+        if min(channels, state) < 1 or not 0 < dt_min <= dt_max:
+            raise ValueError(f"need channels, state >= 1 and 0 < dt_min <= dt_max; got {channels}, {state}, {dt_min}, {dt_max}")
+        self.channels, self.state, self.version, self.poles, self.length = channels, state, version, poles, length
+        Lambda = torch.tensor(skew_hippo(state).copy())
+        if poles == "per-channel":
+            Lambda = Lambda.expand(channels, state)
+        re = torch.log(-Lambda.real) if version == "exp" else Lambda.real
+        self.Lambda_re = nn.Parameter(re.float().clone())
+        self.Lambda_im = nn.Parameter(Lambda.imag.float().clone())
+        self.W = nn.Parameter(torch.randn(channels, state, 2) / 2 ** 0.5)
+        self.log_dt = nn.Parameter(torch.empty(channels).uniform_(math.log(dt_min), math.log(dt_max)))
+        self.D = nn.Parameter(torch.randn(channels))
+
+    def Lambda(self) -> Tensor:
+        """Poles, complex (N,) or (H, N)."""
+        return torch.complex(-torch.exp(self.Lambda_re) if self.version == "exp" else self.Lambda_re, self.Lambda_im)
+
+    def _discrete(self) -> tuple[Tensor, Tensor, Tensor]:
+        """log of the discrete poles a (H, N), residues w (H, N), and the mask (H, N) of poles that grow.
+
+        K[l] = Re sum_n w_n exp(a_n (l - s_n)), with s_n = length - 1 for growing poles (softmax only) and 0 for the others, so
+        that no exponential overflows.
+        """
+        Lambda, dt = self.Lambda(), torch.exp(self.log_dt)[:, None]
+        a = Lambda * dt                                                                  # (H, N)
+        w = torch.view_as_complex(self.W) / Lambda
+        if self.version == "exp":
+            return a, w * expm1(a), torch.zeros_like(a.real, dtype=torch.bool)
+        growing = a.real > 0
+        back = torch.where(growing, -a, a)                                               # (e^a - 1) / (e^{aL} - 1) * e^{a(L-1)}
+        return a, w * expm1(back) / expm1(back * self.length), growing                   #   = (e^{-a} - 1) / (e^{-aL} - 1)
+
+    def kernel(self, length: int) -> Tensor:
+        """K (H, length)."""
+        a, w, growing = self._discrete()
+        if not bool(growing.any()):
+            return power_sum(a, w, length)
+        if length > self.length:
+            raise UnstableSystem(f"{int(growing.sum())} poles of this softmax layer grow; its kernel is defined up to length "
+                                 f"{self.length}, not {length}")
+        steady = power_sum(torch.where(growing, 0, a), torch.where(growing, 0, w), length)
+        return steady + power_sum(torch.where(growing, a, 0), torch.where(growing, w, 0), length, self.length - 1)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """u (B, H, L) -> y (B, H, L)."""
+        K = self.kernel(u.shape[-1])
+        return CausalConvolution.apply(u, torch.cat([K[:, :1] + self.D[:, None], K[:, 1:]], 1))
+
+    def step(self, u: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One step of the recurrence x <- exp(lambda dt) x + u, y = Re(w x) + D u; equal to `forward`, step by step.
+
+        u (B, H); state complex (B, H, N), None for the zero state.  Returns y (B, H) and the new state.
+        Raises UnstableSystem if a pole grows.
+        """
+        a, w, growing = self._discrete()
+        if bool(growing.any()):
+            raise UnstableSystem(f"{int(growing.sum())} of {growing.numel()} poles of this softmax layer have a positive real "
+                                 "part: its recurrence overflows. Use `forward`, or train with version 'exp'.")
+        state = u[..., None].to(a.dtype) if state is None else torch.exp(a) * state + u[..., None]
+        return (w * state).sum(-1).real + self.D * u, state
+
+    def to_lti(self) -> DiagonalLTI:
+        """The continuous system (Lambda, 1, W) of every channel, real, complex128 (H, N), detached.
+
+        `to_lti().discretize(dt)` has the layer's kernel K as its impulse response. For the softmax version the residues are
+        W / (exp(lambda dt length) - 1); reducers refuse it when a pole grows.
+        """
+        with torch.no_grad():
+            Lambda = torch.complex(-torch.exp(self.Lambda_re.double()) if self.version == "exp" else self.Lambda_re.double(),
+                                   self.Lambda_im.double())
+            W = torch.view_as_complex(self.W.double())
+            if self.version == "softmax":
+                W = W / expm1(Lambda * self.log_dt.double().exp()[:, None] * self.length)
+            return DiagonalLTI(Lambda.expand_as(W), W, real=True)
+
+    def dt(self) -> Tensor:
+        """Steps of the channels, float64 (H,), detached."""
+        return self.log_dt.detach().double().exp()
+
+    @classmethod
+    def from_lti(cls, system: DiagonalLTI, like: DSS) -> DSS:
+        """A layer with the poles and residues of `system` (continuous, (H, r)) and the version, steps and D of `like`.
+
+        Poles that are equal in all channels are stored once.  Raises ValueError if the shapes or the kind do not fit,
+        UnstableSystem if the exp version, whose poles are stable by construction, is given a pole that is not.
+        """
+        if system.dt is not None or system.poles.dim() != 2 or system.poles.shape[0] != like.channels:
+            raise ValueError(f"a DSS layer of {like.channels} channels needs a continuous system with poles "
+                             f"({like.channels}, r), not {tuple(system.poles.shape)} with step {system.dt}")
+        if like.version == "exp":
+            system.require_stable("the exp version of DSS")
+        tied = torch.equal(system.poles, system.poles[:1].expand_as(system.poles))
+        with torch.random.fork_rng(devices=[]):                      # the random start is overwritten: leave the generator alone
+            layer = cls(like.channels, system.order, like.version, "tied" if tied else "per-channel", length=like.length)
+        layer = layer.to(like.W.device)
+        with torch.no_grad():
+            Lambda, W = system.poles[0] if tied else system.poles, system.residues
+            if like.version == "softmax":
+                W = W * expm1(system.poles * like.dt()[:, None] * like.length)
+            layer.Lambda_re.copy_(torch.log(-Lambda.real) if like.version == "exp" else Lambda.real)
+            layer.Lambda_im.copy_(Lambda.imag)
+            layer.W.copy_(torch.view_as_real(W))
+            layer.log_dt.copy_(like.log_dt)
+            layer.D.copy_(like.D)
+        return layer

@@ -1,0 +1,206 @@
+"""A batch of diagonal linear time-invariant systems.
+
+poles      (..., N)  lambda: continuous eigenvalues in 1/time, or discrete ones per step
+residues   (..., N)  w: output weight times input weight of each mode
+dt         None for a continuous system, the step for a discrete one; a number or a tensor of the batch shape
+omega      (M,)      angular frequency in radians per unit of time
+h          (..., L)  impulse response
+
+continuous  h(t) = sum_n w_n exp(lambda_n t),   G(i omega) = sum_n w_n / (i omega - lambda_n)
+discrete    h[k] = sum_n w_n lambda_n^k,        G(omega)   = sum_n w_n / (1 - lambda_n exp(-i omega dt))
+real        the output is Re(h): the system with poles {lambda, conj lambda} and residues {w/2, conj w/2}
+
+The notation is that of Gupta et al. 2022 (arXiv 2203.14343, sec. 3) for the layer and of Antoulas 2005 (ch. 5) for norms.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+class UnstableSystem(ValueError):
+    """The system has poles that are not strictly stable, and what was asked for needs them to be."""
+
+
+def expm1(z: Tensor) -> Tensor:
+    """exp(z) - 1 of a complex z without cancellation near 0."""
+    re = torch.expm1(z.real) * torch.cos(z.imag) - 2 * torch.sin(z.imag / 2) ** 2
+    return torch.complex(re, torch.exp(z.real) * torch.sin(z.imag))
+
+
+def per_batch(x, like: Tensor) -> Tensor:
+    """A step given as a number or as a tensor of the batch shape (...), made ready to multiply `like` (..., N)."""
+    x = torch.as_tensor(x, dtype=like.real.dtype, device=like.device)
+    return x if x.dim() == 0 else x.unsqueeze(-1)
+
+
+@dataclass(frozen=True)
+class DiagonalLTI:
+    """A batch of diagonal single-input single-output systems; see the module's glossary.
+
+    poles, residues: complex (..., N), broadcast against each other; batch dimensions lead.
+    log_poles: (..., N), optional for a discrete system: lambda dt of the continuous system it came from. It keeps the
+    digits of 1 - |lambda| that exp rounds away when dt is tiny; `discretize` sets it.
+    Raises ValueError if shapes do not fit, if there is no mode, or if a value is not finite.
+    """
+
+    poles: Tensor
+    residues: Tensor
+    dt: object = None
+    real: bool = True
+    log_poles: Tensor | None = None
+
+    def __post_init__(self):
+        dtype = torch.promote_types(torch.promote_types(self.poles.dtype, self.residues.dtype), torch.complex64)
+        try:
+            poles, residues = torch.broadcast_tensors(self.poles.to(dtype), self.residues.to(dtype))
+        except RuntimeError as error:
+            raise ValueError(f"poles {tuple(self.poles.shape)} and residues {tuple(self.residues.shape)} do not fit "
+                             "each other: both need shape (..., N)") from error
+        if poles.dim() == 0 or poles.shape[-1] == 0:
+            raise ValueError(f"a system needs at least one mode; poles have shape {tuple(poles.shape)}")
+        for name, values in (("poles", poles), ("residues", residues)):
+            bad = int((~torch.isfinite(torch.view_as_real(values)).all(-1)).sum())
+            if bad:
+                raise ValueError(f"{bad} of {values.numel()} {name} are not finite")
+        object.__setattr__(self, "poles", poles)
+        object.__setattr__(self, "residues", residues)
+
+    @property
+    def order(self) -> int:
+        """Number of complex modes N."""
+        return self.poles.shape[-1]
+
+    def to(self, *args, **kwargs) -> DiagonalLTI:
+        """The same system in another dtype or on another device (arguments of torch.Tensor.to)."""
+        log_poles = None if self.log_poles is None else self.log_poles.to(*args, **kwargs)
+        return replace(self, poles=self.poles.to(*args, **kwargs), residues=self.residues.to(*args, **kwargs),
+                       log_poles=log_poles)
+
+    def with_conjugates(self) -> DiagonalLTI:
+        """The complex system with the same output as this one: of order 2N, closed under conjugation, if it is real."""
+        if not self.real:
+            return self
+        twin = lambda x: torch.cat([x, x.conj()], -1)  # noqa: E731
+        log_poles = None if self.log_poles is None else twin(self.log_poles)
+        return replace(self, poles=twin(self.poles), residues=twin(self.residues / 2), real=False, log_poles=log_poles)
+
+    def __sub__(self, other: DiagonalLTI) -> DiagonalLTI:
+        """The error system: poles of both, and the residues of the other with the opposite sign."""
+        if (self.dt is None) != (other.dt is None) or self.real != other.real:
+            raise ValueError("systems of different kinds (continuous or discrete, real or complex) have no difference")
+        logs = [self.log_poles, other.log_poles]
+        return replace(self, poles=torch.cat([self.poles, other.poles], -1),
+                       residues=torch.cat([self.residues, -other.residues], -1),
+                       log_poles=None if any(x is None for x in logs) else torch.cat(logs, -1))
+
+    def require_stable(self, what: str) -> None:
+        """Raise UnstableSystem, with numbers and places, unless every pole is strictly stable."""
+        if self.dt is None:
+            excess, name = self.poles.real, "real part"
+        elif self.log_poles is not None:
+            excess, name = self.log_poles.real, "log modulus"
+        else:
+            excess, name = self.poles.abs() - 1, "modulus minus one"
+        bad = excess >= 0
+        if bad.any():
+            where = [tuple(i) for i in bad.nonzero()[:3].tolist()]
+            raise UnstableSystem(
+                f"{what} needs strictly stable poles, but {int(bad.sum())} of {bad.numel()} are not "
+                f"(largest {name} {float(excess.max()):.3g}; first at index {', '.join(map(str, where))} of poles "
+                f"{tuple(bad.shape)}). Train with the `exp` version of DSS, whose poles are stable by construction, or "
+                "remove the unstable modes first.")
+
+    def impulse_response(self, length: int) -> Tensor:
+        """h[k], k = 0 .. length - 1, shape (..., length); of a continuous system h(t) at t = 0, 1, 2, …
+
+        Evaluated as Re sum_n w_n exp(k log lambda_n); meant for checking and plotting, O(N length) memory.
+        """
+        k = torch.arange(length, device=self.poles.device, dtype=self.poles.real.dtype)
+        if self.dt is None or self.log_poles is not None:
+            exponent = self.poles if self.dt is None else self.log_poles
+            powers = torch.exp(exponent[..., None] * k)                                  # (..., N, length)
+        else:
+            powers = self.poles[..., None] ** k
+        h = (self.residues[..., None] * powers).sum(-2)
+        return h.real if self.real else h
+
+    def frequency_response(self, omega) -> Tensor:
+        """G at angular frequencies omega (M,) or (..., M), in radians per unit of time; returns complex (..., M)."""
+        omega = torch.as_tensor(omega, dtype=self.poles.real.dtype, device=self.poles.device)
+        full = self.with_conjugates()
+        if self.dt is None:
+            denominator = 1j * omega[..., None, :] - full.poles[..., None]                 # (..., N, M)
+        else:
+            theta = omega * per_batch(self.dt, self.poles)
+            denominator = 1 - full.poles[..., None] * torch.exp(-1j * theta)[..., None, :]
+        return (full.residues[..., None] / denominator).sum(-2)
+
+    def h2_norm(self) -> Tensor:
+        """(integral of |h|^2)^(1/2), or the root of the sum of |h[k]|^2 of a discrete system; shape (...).
+
+        ||h||^2 = sum_ij w_i conj(w_j) / -(lambda_i + conj lambda_j), and with 1 - lambda_i conj lambda_j in the discrete
+        case (Antoulas 2005, sec. 5.5).  Raises UnstableSystem.
+        """
+        self.require_stable("the H2 norm")
+        full = self.with_conjugates()
+        p, w = full.poles, full.residues
+        if self.dt is None:
+            denominator = -(p[..., :, None] + p[..., None, :].conj())
+        elif full.log_poles is not None:
+            denominator = -expm1(full.log_poles[..., :, None] + full.log_poles[..., None, :].conj())
+        else:
+            denominator = 1 - p[..., :, None] * p[..., None, :].conj()
+        return (w[..., :, None] * w[..., None, :].conj() / denominator).sum((-2, -1)).real.sqrt()
+
+    def hinf_norm(self, joint: bool = False, points: int = 24, zooms: int = 12) -> Tensor:
+        """max over omega of |G(i omega)|, shape (...); units of the gain.  Raises UnstableSystem.
+
+        joint: the last batch dimension holds the outputs of one system with shared poles, and |G| is their root of the sum of
+        squares; the result is then without that dimension.  Sampled at distances 0 … 30 times its damping around every pole, then refined around the largest sample; each
+        zoom divides the bracket by eight.
+        """
+        self.require_stable("the H-infinity norm")
+        full = replace(self.with_conjugates(), real=False)
+        p = full.poles
+        if self.dt is None:
+            centre, width, limit = p.imag, -p.real, None
+        else:
+            log_p = full.log_poles if full.log_poles is not None else torch.log(p)
+            full = replace(full, dt=1.0)
+            centre, width, limit = torch.angle(torch.exp(1j * log_p.imag)), -log_p.real, torch.pi
+        offsets = torch.sinh(torch.linspace(-4.1, 4.1, 2 * points + 1, device=p.device, dtype=width.dtype))
+        omega = (centre[..., None] + width[..., None] * offsets).flatten(-2)
+        omega = torch.cat([omega, torch.zeros_like(omega[..., :1])], -1)
+        if limit:
+            omega = torch.cat([omega.clamp(-limit, limit), torch.linspace(-limit, limit, 257, device=p.device,
+                               dtype=width.dtype).expand(*omega.shape[:-1], 257)], -1)
+        omega = omega.sort(-1).values
+        steps = torch.linspace(0, 1, 17, device=p.device, dtype=width.dtype)
+        for _ in range(zooms):
+            gain = full.frequency_response(omega).abs()
+            if joint:
+                gain = gain.square().sum(-2, keepdim=True).sqrt().expand_as(gain)
+            best = gain.argmax(-1, keepdim=True)
+            low = omega.gather(-1, (best - 1).clamp(min=0))
+            high = omega.gather(-1, (best + 1).clamp(max=omega.shape[-1] - 1))
+            peak = gain.gather(-1, best)
+            omega = torch.cat([low + (high - low) * steps, omega.gather(-1, best)], -1).sort(-1).values
+        return peak[..., 0].amax(-1) if joint else peak[..., 0]
+
+    def discretize(self, dt) -> DiagonalLTI:
+        """Zero-order hold: poles exp(lambda dt), residues w (exp(lambda dt) - 1) / lambda.  (Gupta et al. 2022, prop. 1)
+
+        dt: positive number or tensor of the batch shape.  Raises ValueError for a discrete system or a step <= 0.
+        """
+        if self.dt is not None:
+            raise ValueError(f"the system is discrete already, with step {self.dt}")
+        step = per_batch(dt, self.poles)
+        if not bool((step > 0).all()):
+            raise ValueError(f"the step must be positive, got a smallest one of {float(step.min()):.3g}")
+        a = self.poles * step
+        ratio = torch.where(self.poles == 0, step.to(a.dtype),
+                            expm1(a) / torch.where(self.poles == 0, 1, self.poles))
+        return replace(self, poles=torch.exp(a), residues=self.residues * ratio, dt=dt, log_poles=a)

@@ -1,0 +1,183 @@
+"""The S4 classifier with DSS layers, and the truncation of a whole model.
+
+B, L      batch, sequence length;  H  width;  N  complex modes per channel
+x         (B, L) token numbers or real samples, (B, 2, L) for two documents
+lengths   (B,) or (B, 2): samples before the padding, None when nothing is padded
+
+A block is  u + dropout(Linear(GELU(DSS(u)))),  with a norm before the DSS layer or after the sum.  (Gupta et al. 2022, sec. 5)
+"""
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from s4bt.balance import check_rank
+from s4bt.config import UserError, atomic_path
+from s4bt.dss import DSS, STATE_SPACE
+from s4bt.lti import UnstableSystem
+from s4bt.reducers import bound_row, reduce
+
+
+class ChannelNorm(nn.Module):
+    """Layer norm over the channels of (B, H, L)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.norm(u.mT).mT
+
+
+class Block(nn.Module):
+    """One S4 block, (B, H, L) -> (B, H, L); see the module's glossary."""
+
+    def __init__(self, dss: DSS, norm: str, prenorm: bool, dropout: float):
+        super().__init__()
+        H = dss.channels
+        self.dss, self.prenorm = dss, prenorm
+        self.mix = nn.Linear(H, H)
+        self.norm = nn.BatchNorm1d(H) if norm == "batch" else ChannelNorm(H)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, u: Tensor) -> Tensor:
+        v = F.gelu(self.dss(self.norm(u) if self.prenorm else u))
+        v = u + self.dropout(F.conv1d(v, self.mix.weight[..., None], self.mix.bias))
+        return v if self.prenorm else self.norm(v)
+
+
+class S4Model(nn.Module):
+    """Encoder, blocks, pooling and a linear head: x -> logits (B, classes).
+
+    vocabulary: number of tokens, or 0 for real samples; classes: of the output; documents: 2 for pairs, whose features
+    a, b enter the head as [a, b, a - b, a * b]; layers, width, state: depth, H and N (one N, or one for every layer);
+    norm: "batch" or "layer", before the DSS layer if prenorm; pooling: "mean" or "last"; length: for the softmax version.
+    The other arguments are those of `DSS`.
+    """
+
+    def __init__(self, vocabulary: int, classes: int, documents: int = 1, layers: int = 2, width: int = 32,
+                 state: int | list[int] = 64, version: str = "exp", poles: str | list[str] = "tied", norm: str = "layer",
+                 prenorm: bool = True, pooling: str = "mean", dropout: float = 0.0, dt_min: float = 1e-3,
+                 dt_max: float = 1e-1, length: int | None = None):
+        super().__init__()
+        self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        if norm not in ("batch", "layer") or pooling not in ("mean", "last") or documents not in (1, 2):
+            raise ValueError(f"norm is 'batch' or 'layer', pooling 'mean' or 'last', documents 1 or 2; "
+                             f"got {norm!r}, {pooling!r}, {documents!r}")
+        states = [state] * layers if isinstance(state, int) else state
+        kinds = [poles] * layers if isinstance(poles, str) else poles
+        self.documents, self.pooling = documents, pooling
+        self.encoder = nn.Embedding(vocabulary, width) if vocabulary else nn.Linear(1, width)
+        self.blocks = nn.ModuleList(
+            Block(DSS(width, N, version, kind, dt_min, dt_max, length), norm, prenorm, dropout)
+            for N, kind in zip(states, kinds, strict=True))
+        self.norm = (nn.BatchNorm1d(width) if norm == "batch" else ChannelNorm(width)) if prenorm else nn.Identity()
+        self.head = nn.Linear(width, classes) if documents == 1 else nn.Sequential(
+            nn.Linear(4 * width, width), nn.GELU(), nn.Linear(width, classes))
+
+    def features(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Pooled features (B, H) of one document each."""
+        u = self.encoder(x if isinstance(self.encoder, nn.Embedding) else x[..., None]).mT      # (B, H, L)
+        for block in self.blocks:
+            u = block(u)
+        u = self.norm(u)
+        if lengths is None:
+            return u.mean(-1) if self.pooling == "mean" else u[..., -1]
+        if self.pooling == "last":
+            return u.gather(-1, (lengths - 1)[:, None, None].expand(-1, u.shape[1], 1))[..., 0]
+        mask = torch.arange(u.shape[-1], device=u.device) < lengths[:, None]
+        return (u * mask[:, None]).sum(-1) / lengths[:, None]
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits (B, classes)."""
+        if self.documents == 1:
+            return self.head(self.features(x, lengths))
+        f = self.features(x.flatten(0, 1), None if lengths is None else lengths.flatten())
+        a, b = f.unflatten(0, (-1, 2)).unbind(1)
+        return self.head(torch.cat([a, b, a - b, a * b], -1))
+
+    def dss_layers(self) -> list[DSS]:
+        """The DSS layers, input first."""
+        return [block.dss for block in self.blocks]
+
+
+def is_state_space(name: str) -> bool:
+    """Whether a parameter name of S4Model belongs to a DSS layer."""
+    return name.rsplit(".", 1)[-1] in STATE_SPACE and ".dss." in name
+
+
+def count_parameters(model: S4Model) -> dict[str, int]:
+    """Real numbers stored: {"total", "state_space"}; a complex one counts as two."""
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    return {"total": sum(sizes.values()), "state_space": sum(n for name, n in sizes.items() if is_state_space(name))}
+
+
+def with_layers(model: S4Model, layers: list[DSS]) -> S4Model:
+    """A copy of the model with other DSS layers."""
+    new = copy.deepcopy(model)
+    for block, dss in zip(new.blocks, layers, strict=True):
+        block.dss = dss
+    new.options = dict(model.options, state=[d.state for d in layers], poles=[d.poles for d in layers])
+    return new
+
+
+def with_dss_of(model: S4Model, source: S4Model) -> S4Model:
+    """A copy of `model` whose DSS layers are those of `source`; everything else stays as it is in `model`."""
+    return with_layers(model, copy.deepcopy(source.dss_layers()))
+
+
+def truncate(model: S4Model, rank: int, method: str) -> tuple[S4Model, list[dict]]:
+    """Truncate every DSS layer to `rank` modes; returns (new model, report with one row per layer).
+
+    A row holds layer, rank, the largest Hankel singular value, and, as the largest over the channels, the H-infinity error
+    bound, the lower limit (first discarded value), and the measured H-infinity error, all of what the method balances.
+    Raises ValueError if rank is not in 1..N, UnstableSystem with the layer's number.
+    """
+    layers, report = [], []
+    for number, dss in enumerate(model.dss_layers()):
+        try:
+            check_rank(rank, dss.state)
+            system = dss.to_lti()
+            reduced = reduce(system, rank, method)
+            layers.append(DSS.from_lti(reduced, dss))
+            report.append({"layer": number, "rank": rank, **bound_row(system, reduced, method)})
+        except UnstableSystem as error:
+            raise UnstableSystem(f"layer {number}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"layer {number}: {error}") from error
+    return with_layers(model, layers), report
+
+
+def save_model(model: S4Model, path: Path) -> None:
+    """Write weights and options as safetensors, whole or not at all."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"options": json.dumps(model.options, sort_keys=True)})
+
+
+def load_model(path: Path) -> S4Model:
+    """Read what `save_model` wrote.  Raises UserError, with the file and the remedy, if it is not that."""
+    path = Path(path)
+    remedy = "Run the stage that makes it again (dvc repro)."
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint. {remedy}")
+    try:
+        with safe_open(path, "pt") as file:
+            options = json.loads((file.metadata() or {})["options"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a whole checkpoint of this project ({error}). {remedy}") from error
+    with torch.random.fork_rng(devices=[]):
+        model = S4Model(**options)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"{path}: the weights do not fit the model they name. {remedy}\n{error}") from error
+    return model

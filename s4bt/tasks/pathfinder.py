@@ -1,0 +1,124 @@
+"""Pathfinder and Path-X: do two discs lie on the tips of one dashed contour?  Two classes.  (Linsley et al. 2018; Tay et al. 2021)
+
+Two target contours of `segments` paddles each, shorter distractors, nothing overlapping. Label 1: discs on both tips of the
+first contour. Label 0: on one tip of each. Lengths are in pixels of the final image; drawn at twice the size and averaged.
+A sample is a grey level, read row by row and normalised to [-1, 1].
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from s4bt.config import PathfinderData, UserError
+from s4bt.tasks import Dataset, Info, cut
+
+CLEARANCE = 1.0     # least free distance between two contours, pixels
+TRIES = 500         # scenes tried before an image is given up
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Geometry behind one image: end points of paddles (k, 2, 2) of each contour, targets first; disc centres (2, 2); label."""
+
+    contours: list[np.ndarray]
+    discs: np.ndarray
+    label: int
+
+
+def near(a: np.ndarray, b: np.ndarray, least: float) -> bool:
+    """Whether two sets of points (k, 2) come closer to each other than `least`."""
+    return bool(len(b)) and bool((((a[:, None] - b) ** 2).sum(-1) < least ** 2).any())
+
+
+def grow(rng: np.random.Generator, data: PathfinderData, segments: int, taken: np.ndarray, least: float) -> np.ndarray | None:
+    """A chain of paddles (segments, 2, 2), each turned against the one before by a normal angle of deviation `turn`.
+
+    It stays inside the image, `least` away from the points `taken`, and does not touch itself. A paddle that does not fit is
+    turned again, more and more strongly; None if the chain gets stuck.
+    """
+    margin = data.radius + 0.5
+    pen, angle = rng.uniform(margin, data.size - margin, 2), rng.uniform(0, 2 * np.pi)
+    paddles, along = [], np.linspace(-data.gap, data.paddle_length, 6)[:, None]
+    own = np.empty((0, 2))
+    for _ in range(segments):
+        for attempt in range(12):
+            turned = angle + rng.normal(0, data.turn * (1 + attempt / 4)) if paddles else rng.uniform(0, 2 * np.pi)
+            direction = np.array([np.cos(turned), np.sin(turned)])
+            line = pen + direction * along                                               # gap before the paddle included
+            if (line < margin).any() or (line > data.size - margin).any() or near(line, taken, least) \
+                    or near(line, own[:-12], data.thickness + CLEARANCE):
+                continue
+            break
+        else:
+            return None
+        own = np.concatenate([own, line])
+        paddles.append([pen, line[-1]])
+        pen, angle = line[-1] + direction * data.gap, turned
+    return np.array(paddles)
+
+
+def scene(rng: np.random.Generator, data: PathfinderData, label: int) -> Scene:
+    """Grow contours until all are placed without touching.  Raises UserError if the image is too crowded."""
+    between, disc = data.thickness + CLEARANCE, data.radius - data.thickness / 2
+    for _ in range(TRIES):
+        placed: list[np.ndarray] = []
+        targets, taken = np.empty((0, 2)), np.empty((0, 2))
+        for k, segments in enumerate([data.segments] * 2 + [data.distractor_segments] * data.distractors):
+            obstacles = np.concatenate([targets, taken])
+            for _ in range(30):
+                new = grow(rng, data, segments, obstacles, between + disc)
+                if new is not None:
+                    break
+            else:
+                break
+            placed.append(new)
+            chain = new.reshape(-1, 2)
+            line = np.concatenate([chain, (chain[1:] + chain[:-1]) / 2])
+            if k < 2:
+                targets = np.concatenate([targets, line])
+            else:
+                taken = np.concatenate([taken, line])
+        else:
+            tips = [np.stack([c[0, 0], c[-1, 1]]) for c in placed[:2]]
+            discs = tips[0] if label else np.stack([tips[0][rng.integers(2)], tips[1][rng.integers(2)]])
+            if np.linalg.norm(discs[0] - discs[1]) > 2 * data.radius + CLEARANCE:
+                return Scene(placed, discs, label)
+    raise UserError(f"pathfinder: no room for two contours of {data.segments} paddles and {data.distractors} distractors on "
+                    f"{data.size} x {data.size} pixels; make the contours shorter or the image larger")
+
+
+def draw(s: Scene, data: PathfinderData) -> np.ndarray:
+    """Grey levels (size, size) uint8: each paddle and disc by its distance, at twice the size, then averaged 2 x 2."""
+    n = 2 * data.size
+    centre = (np.arange(n) + 0.5) / 2
+    grid = np.stack(np.meshgrid(centre, centre, indexing="ij"), -1).reshape(-1, 1, 2)
+    paddles = np.concatenate(s.contours)
+    a, d = paddles[:, 0], paddles[:, 1] - paddles[:, 0]
+    t = np.clip(((grid - a) * d).sum(-1) / (d ** 2).sum(-1), 0, 1)                       # (n n, paddles)
+    gap = np.sqrt(((grid - a - t[..., None] * d) ** 2).sum(-1)) - data.thickness / 2
+    targets = sum(len(c) for c in s.contours[:2])
+    level = np.where(np.arange(len(paddles)) < targets, data.contrast, data.distractor_contrast)
+    ink = (np.clip(0.5 - gap, 0, 1) * level).max(1)
+    disc = np.sqrt(((grid - s.discs) ** 2).sum(-1)).min(1) - data.radius
+    ink = np.maximum(ink, np.clip(0.5 - disc, 0, 1)).reshape(data.size, 2, data.size, 2).mean((1, 3))
+    return (255 * ink).round().astype(np.uint8)
+
+
+def build(data: PathfinderData, raw: Path | None = None) -> Dataset:
+    """Draw distinct images, labels alternating before a random order."""
+    need = sum(data.sizes().values())
+    rng, images, labels = np.random.default_rng(data.seed), {}, []
+    with tqdm(total=need, desc=f"pathfinder {data.size}x{data.size}", delay=10) as bar:
+        while len(images) < need:
+            label = len(images) % 2
+            image = draw(scene(rng, data, label), data).tobytes()
+            if image not in images:
+                images[image] = label
+                bar.update()
+    order = rng.permutation(need)
+    x = np.frombuffer(b"".join(images), np.uint8).reshape(need, -1)[order]
+    labels = np.array(list(images.values()), np.int64)[order]
+    return cut(data, Info(0, 2, mean=127.5, std=127.5), x, np.full(need, x.shape[1], np.int32), labels)

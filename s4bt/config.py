@@ -10,15 +10,18 @@ import contextlib
 import hashlib
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = ROOT / "params.yaml"
 RAW = ROOT / "data" / "raw"
+PINS = ROOT / "data" / "packages"
 TASK_NAMES = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 SCALES = ("quick", "laptop", "study", "paper")
 
@@ -166,12 +169,14 @@ class Tasks(Section):
 
 
 class Grid(Section):
-    """What is compared: seeds, ranks r, reducers; lr_rank is the rank at which each arm's learning rate is chosen."""
+    """What is compared: seeds, ranks r, reducers; lr_rank is the rank at which each arm's learning rate is
+    chosen, long_ranks those of the baseline that trains as long as pretraining and retraining together."""
 
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     ranks: Annotated[list[Count], Field(min_length=1)]
     reducers: Annotated[list[Literal["bt-shared", "bt-channel"]], Field(min_length=1)]
     lr_rank: Count
+    long_ranks: Annotated[list[Count], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _lr_rank_is_a_rank(self):
@@ -244,14 +249,25 @@ def load_task(scale: str, task: str, path: Path = PARAMS) -> tuple[TaskConfig, G
     return getattr(section.tasks, task), section.grid
 
 
-def data_dir(scale: str, task: str) -> Path:
-    """Arrays and models of a task: DVC cache, not git."""
-    return ROOT / "data" / scale / task
-
-
-def results_dir(scale: str, task: str = "") -> Path:
-    """Metrics, tables, figures and executed notebooks: git."""
+def task_dir(scale: str, task: str = "") -> Path:
+    """Where the results of a scale, or of one of its tasks, are read: tables and figures in git, arrays and models in DVC."""
     return ROOT / "results" / scale / task
+
+
+def output_dir(scale: str, task: str = "") -> Path:
+    """Where a notebook writes: `task_dir`, or its place below S4BT_STAGE, from where the runner moves it when all is done."""
+    folder = task_dir(scale, task)
+    if stage := os.environ.get("S4BT_STAGE"):
+        folder = Path(stage) / folder.relative_to(ROOT)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def scratch_dir(scale: str, task: str, phase: str, settings: list[Section], *inputs: Path) -> Path:
+    """Where the finished runs of an interrupted phase wait, keyed by its settings, its inputs and the code of this package."""
+    code = [digest(p) for p in sorted((ROOT / "s4bt").rglob("*.py"))]
+    key = hashlib.sha256("\n".join([*(s.model_dump_json() for s in settings), *code, *map(digest, inputs)]).encode()).hexdigest()[:16]
+    return ROOT / ".scratch" / scale / task / f"{phase}-{key}"
 
 
 def digest(path: Path) -> str:
@@ -262,6 +278,25 @@ def digest(path: Path) -> str:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cores() -> int:
+    """Processor cores that this process may use; S4BT_WORKERS overrides."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(os.environ.get("S4BT_WORKERS", available))
+
+
+def progress_stream():
+    """Where progress goes: what the runner named in S4BT_PROGRESS (the terminal behind `dvc repro`), else stderr."""
+    path = os.environ.get("S4BT_PROGRESS")
+    return open(path, "w", buffering=1) if path else sys.stderr
+
+
+def progress_bar(total: int, label: str, stream=None, **options) -> tqdm:
+    """A bar with ETA on the stream if a person watches it, a silent counter otherwise."""
+    stream = stream or progress_stream()
+    live = stream.isatty() or os.environ.get("S4BT_TERMINAL") == "1"
+    return tqdm(total=total, desc=label, file=stream if live else open(os.devnull, "w"), mininterval=1, leave=False, **options)
 
 
 @contextlib.contextmanager

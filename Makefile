@@ -1,0 +1,49 @@
+# Two commands are enough on a bare machine: `make repro` runs the study, `make test` its tests.
+PYTHON ?= python3.11
+TORCH_INDEX ?=
+VENV := .venv
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)
+export JUPYTER_PLATFORM_DIRS := 1
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: help setup repro test quick study paper lab strip lock table
+
+help:            ## show this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+
+setup: $(READY)  ## install the pinned packages into .venv (CPU-only torch: see the README)
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),pip install --quiet --index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.lock)")
+	pip install --quiet --requirement requirements.lock
+	pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+repro: $(READY)  ## run the whole study (scale laptop, about 40 minutes on two cores)
+	dvc repro
+
+test: $(READY)   ## run all tests
+	python -m pytest
+
+quick: $(READY)  ## run every stage at toy size, minutes; results in results/quick
+study: $(READY)  ## run more seeds, ranks and learning rates, hours; results in results/study
+paper: $(READY)  ## run at Long Range Arena size, for GPUs; results in results/paper
+quick study paper:
+	dvc repro data/dvc.yaml
+	python -m s4bt.project scale $@
+	dvc --cd results/$@ repro
+
+lab: $(READY)    ## open JupyterLab on the notebooks
+	jupyter lab --ip=127.0.0.1 notebooks
+
+strip: $(READY)  ## drop outputs from the notebooks' sources
+	python -m s4bt.project strip
+
+lock: $(READY)   ## resolve pyproject.toml into requirements.lock and environment.yml
+	python -m s4bt.project lock
+
+table: $(READY)  ## write the README's table from results/laptop/summary.csv
+	python -m s4bt.project table

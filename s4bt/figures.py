@@ -1,0 +1,154 @@
+"""The study's figures: functions of (ax, arrays) that load nothing. One style, one colour per arm, readable in grey."""
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+_PALETTE = sns.color_palette("colorblind")
+# label, colour, marker, line style: grey prints keep marker and line style apart
+STYLES = {
+    ("truncated", "bt-shared", "whole"): ("bt-shared, whole network", _PALETTE[0], "o", "-"),
+    ("truncated", "bt-shared", "dss"): ("bt-shared, DSS parameters only", _PALETTE[9], "o", "--"),
+    ("truncated", "bt-channel", "whole"): ("bt-channel, whole network", _PALETTE[2], "s", "-"),
+    ("truncated", "bt-channel", "dss"): ("bt-channel, DSS parameters only", _PALETTE[8], "s", "--"),
+    ("skew-hippo", "", "tied"): ("(a) Skew-HiPPO, retraining steps", _PALETTE[3], "v", "-"),
+    ("skew-hippo", "", "per-channel"): ("(a) Skew-HiPPO per channel", _PALETTE[6], "v", "--"),
+    ("skew-hippo-long", "", "tied"): ("(b) Skew-HiPPO, all steps", _PALETTE[1], "^", "-."),
+    ("one-shot", "bt-shared", "whole"): ("(c) bt-shared, no retraining", _PALETTE[0], "x", ":"),
+    ("one-shot", "bt-channel", "whole"): ("(c) bt-channel, no retraining", _PALETTE[2], "+", ":"),
+    ("untruncated", "", "tied"): ("(d) untruncated, trained on", _PALETTE[7], "D", "-"),
+    ("pretrained", "", "tied"): ("pretrained", "0.2", "*", "-"),
+}
+
+
+def use_style() -> None:
+    """The study's style sheet."""
+    sns.set_theme(context="paper", style="ticks", palette="colorblind", rc={
+        "figure.dpi": 80, "savefig.dpi": 110, "figure.constrained_layout.use": True, "axes.grid": True, "grid.alpha": 0.3,
+        "legend.frameon": False, "font.size": 9, "axes.titlesize": 10})
+
+
+def style_of(row) -> tuple:
+    """Label, colour, marker and line style of a row of the summary."""
+    text = lambda x: x if isinstance(x, str) else ""  # noqa: E731
+    arm, reducer, transfer, poles = (text(getattr(row, c)) for c in ("arm", "reducer", "transfer", "poles"))
+    return STYLES[(arm, reducer, transfer if reducer else poles)]
+
+
+def _curves(ax, cells: pd.DataFrame, x: str, chance: float | None) -> None:
+    for _, part in cells.groupby(["arm", "reducer", "transfer", "poles"], dropna=False, sort=False):
+        part = part.sort_values(x)
+        label, colour, marker, line = style_of(next(part.itertuples()))
+        if part.arm.iloc[0] in ("pretrained", "untruncated") and x == "rank":
+            ax.axhline(100 * part["mean"].iloc[0], color=colour, ls=line, lw=1, label=f"{label}, N = {part['rank'].iloc[0]}")
+            continue
+        ax.errorbar(part[x], 100 * part["mean"], 100 * part["half"], color=colour, marker=marker, ls=line, ms=4, lw=1, capsize=2,
+                    label=label)
+    if chance is not None:
+        ax.axhline(100 * chance, color="0.6", ls=(0, (1, 3)), label="most frequent label")
+    ax.set_ylabel("test accuracy, %")
+
+
+def accuracy_against_rank(ax, cells: pd.DataFrame, chance: float | None = None) -> None:
+    """cells: output of s4bt.summary.intervals; error bars are 95 % intervals."""
+    _curves(ax, cells, "rank", chance)
+    ax.set_xscale("log", base=2)
+    ax.set_xlabel("modes kept, r")
+    ranks = sorted(set(cells["rank"]) - set(cells[cells.arm.isin(["pretrained", "untruncated"])]["rank"]))
+    ax.set_xticks(ranks, ranks)
+
+
+def accuracy_against_parameters(ax, cells: pd.DataFrame, chance: float | None = None) -> None:
+    """cells as above, with a column parameters."""
+    _curves(ax, cells, "parameters", chance)
+    ax.set_xscale("log")
+    ax.set_xlabel("parameters")
+
+
+def learning_curves(ax, curves: pd.DataFrame, chance: float | None = None) -> None:
+    """curves: columns step, val_accuracy, seed."""
+    for seed, part in curves.groupby("seed"):
+        ax.plot(part.step, 100 * part.val_accuracy, marker=".", lw=1, label=f"seed {seed}")
+    if chance is not None:
+        ax.axhline(100 * chance, color="0.6", ls=(0, (1, 3)), label="most frequent label")
+    ax.set(xlabel="step", ylabel="validation accuracy, %")
+    ax.legend(fontsize=7)
+
+
+def hankel_singular_values(ax, values: pd.DataFrame) -> None:
+    """values: columns layer, index (from 1), sigma; relative to the largest of the layer."""
+    for (layer, part), line in zip(values.groupby("layer"), ("-", "--", "-.", ":") * 8):
+        ax.semilogy(part["index"], part.sigma / part.sigma.max(), ls=line, lw=1.2, label=f"layer {layer}")
+    ax.set(xlabel="index", ylabel="Hankel singular value / largest")
+    ax.legend(fontsize=7)
+
+
+def kernels(ax, before: np.ndarray, after: dict[str, np.ndarray], steps: int = 64) -> None:
+    """before (L,): kernel of one channel; after: kernels of the truncated layer by label."""
+    ax.plot(before[:steps], color="0.2", lw=1.6, label="before")
+    for (label, kernel), line in zip(after.items(), ("--", ":", "-.")):
+        ax.plot(kernel[:steps], lw=1.1, ls=line, label=label)
+    ax.set(xlabel="lag, steps", ylabel="kernel K")
+    ax.legend(fontsize=7)
+
+
+def poles(ax, before: np.ndarray, after: dict[str, np.ndarray]) -> None:
+    """Poles in the left half-plane, logarithmic damping: before (N,), after by label."""
+    ax.scatter(-before.real, before.imag, s=9, color="0.5", marker=".", label="before")
+    for (label, values), marker in zip(after.items(), ("o", "s", "^")):
+        ax.scatter(-values.real, values.imag, s=16, marker=marker, facecolors="none", edgecolors=_PALETTE[0 if marker == "o" else 3],
+                   linewidths=0.8, label=label)
+    ax.set(xlabel="damping, -Re lambda (1 / time)", ylabel="frequency, Im lambda (rad / time)", xscale="log")
+    ax.set_yscale("symlog", linthresh=1)
+    ax.legend(fontsize=7)
+
+
+def post_against_pre(ax, rows: pd.DataFrame) -> float:
+    """Accuracy after post-training against accuracy before it, per run; returns Pearson's correlation."""
+    for _, part in rows.groupby(["arm", "reducer", "transfer", "poles"], dropna=False, sort=False):
+        label, colour, marker, _ = style_of(next(part.itertuples()))
+        ax.scatter(100 * part.pre_accuracy, 100 * part.accuracy, s=18, color=colour, marker=marker, label=label, alpha=0.8)
+    correlation = float(np.corrcoef(rows.pre_accuracy, rows.accuracy)[0, 1]) if len(rows) > 2 else float("nan")
+    ax.set(xlabel="accuracy before post-training, %", ylabel="accuracy after post-training, %",
+           title=f"correlation {correlation:.2f}, {len(rows)} runs")
+    return correlation
+
+
+def gains_by_task(ax, cells: pd.DataFrame) -> None:
+    """cells: intervals of the paired gains, columns task, reducer, transfer, rank, mean, half; one dodge per configuration."""
+    tasks, ranks = sorted(cells.task.unique()), sorted(cells["rank"].unique())
+    groups = list(cells.groupby(["reducer", "transfer"], sort=True))
+    for k, ((reducer, transfer), part) in enumerate(groups):
+        label, colour, marker, _ = STYLES[("truncated", reducer, transfer)]
+        for j, rank in enumerate(ranks):
+            rows = part[part["rank"] == rank].set_index("task").reindex(tasks)
+            x = np.arange(len(tasks)) + (j - (len(ranks) - 1) / 2) * 0.28 + (k - (len(groups) - 1) / 2) * 0.055
+            ax.errorbar(x, 100 * rows["mean"], 100 * rows["half"], ls="", marker=marker, ms=4, capsize=1.5, lw=0.8, color=colour,
+                        markerfacecolor=colour if transfer == "whole" else "none", label=label if j == 0 else None)
+    ax.axhline(0, color="0.3", lw=0.8)
+    ax.set_xticks(np.arange(len(tasks)), [f"{t}\nr = {', '.join(map(str, ranks))}" for t in tasks])
+    ax.set_ylabel("gain in test accuracy, points")
+    ax.grid(axis="x", visible=False)
+
+
+def histogram(ax, values: np.ndarray, label: str) -> None:
+    """Lengths of the examples."""
+    ax.hist(values, bins=30, color=_PALETTE[0])
+    ax.set(xlabel=label, ylabel="examples")
+
+
+def images(axes, x: np.ndarray, labels: np.ndarray) -> None:
+    """Grey images, x (k, side * side), one per axis."""
+    for ax, row, label in zip(axes, x, labels):
+        side = round(len(row) ** 0.5)
+        ax.imshow(row.reshape(side, side), cmap="gray", vmin=0, vmax=255)
+        ax.set_title(f"label {label}", fontsize=7)
+        ax.axis("off")
+
+
+def save(figure, path) -> None:
+    """Write a PNG without metadata that would change from one execution to the next."""
+    figure.savefig(path, metadata={"Software": None})
+    plt.show()

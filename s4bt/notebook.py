@@ -1,0 +1,172 @@
+"""Run one pipeline notebook through papermill, reproducibly, and put its results in place when all of it is done.
+
+    python -m s4bt.notebook notebooks/pipeline/20_pretrain.ipynb --scale laptop --task listops
+
+The notebook writes below a staging folder; figures, tables, arrays and the executed notebook, freed of whatever differs from
+one execution to the next, move to results/<scale>/<task>/ at the end. One writer per folder and phase; the kernel and its
+workers end with this process, and this process with the one that started it.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+import psutil
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from s4bt.config import ROOT, TASK_NAMES, UserError, atomic_path, load_scale, load_task, task_dir
+
+USER_ERRORS = ("UserError", "Diverged", "UnstableSystem")
+
+
+def scrub(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Drop what differs between two executions of one notebook: timings, random ids, versions, warnings on stderr."""
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata.get("language_info", {}).pop("version", None)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"c{number}"
+        for key in ("execution", "papermill"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+            for out in cell.outputs:
+                out.get("metadata", {}).pop("papermill", None)
+    return notebook
+
+
+def ancestors() -> list[psutil.Process]:
+    """This process's parent and, if that is only a shell, its parent."""
+    parents = psutil.Process().parents()
+    shell = bool(parents) and parents[0].name() in ("sh", "bash", "dash", "zsh")
+    return parents[:2 if shell else 1]
+
+
+def end_with(processes: list[psutil.Process]) -> None:
+    """Kill this process and all its children as soon as one of `processes` is gone (a killed `dvc repro` leaves no writer)."""
+    def watch() -> None:
+        while all(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
+            time.sleep(0.5)
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        os._exit(130)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def sole_writer(name: str):
+    """Hold the lock .scratch/locks/<name>.  Raises UserError if another process holds it."""
+    path = ROOT / ".scratch" / "locks" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise UserError(f"process {file.read() or '?'} is writing {name} already. Wait for it, or end it, and start again.") from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+@contextlib.contextmanager
+def progress_pipe(folder: Path):
+    """A named pipe whose text appears on this process's stderr: the way from the kernel to the terminal."""
+    path = folder / "progress"
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    keep = os.open(path, os.O_RDWR)                                  # a writer of our own, so that reading never ends early
+
+    def copy() -> None:
+        while chunk := os.read(keep, 4096):
+            os.write(2, chunk.replace(b"\0", b""))
+            if b"\0" in chunk:
+                break
+
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    try:
+        yield path
+    finally:
+        os.write(keep, b"\0")
+        thread.join(2)
+        os.close(keep)
+        path.unlink(missing_ok=True)
+
+
+def publish(stage: Path) -> None:
+    """Move what stands below the staging folder to the same place below the project's root: results/<scale>/<task>/<entry>."""
+    for source in [*stage.glob("results/*/*.csv"), *stage.glob("results/*/*/*")]:
+        target = ROOT / source.relative_to(stage)
+        with atomic_path(target) as temporary:
+            os.replace(source, temporary)
+
+
+def run(path: Path, scale: str, task: str | None) -> None:
+    """Execute one notebook.  Raises UserError for whatever the user can mend."""
+    load_task(scale, task) if task else load_scale(scale)
+    name, folder = f"{scale}-{task or 'all'}-{path.stem}", task_dir(scale, task or "compare")
+    with sole_writer(name), contextlib.ExitStack() as stack:
+        work = ROOT / ".scratch" / "stages" / name
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        os.environ["S4BT_STAGE"] = str(work)
+        os.environ["S4BT_PROGRESS"] = str(stack.enter_context(progress_pipe(work)))
+        os.environ["S4BT_TERMINAL"] = str(int(sys.stderr.isatty()))
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        parameters = {"scale": scale} | ({"task": task} if task else {})
+        executed = work / "executed.ipynb"
+        try:
+            papermill.execute_notebook(path, executed, parameters, cwd=ROOT, kernel_name="python3", progress_bar=False,
+                                       record_timing=False, config=Config({"KernelManager": {"transport": "ipc"}}))
+        except PapermillExecutionError as error:
+            if error.ename in USER_ERRORS:
+                raise UserError(error.evalue) from error
+            kept = ROOT / ".scratch" / "failed" / f"{name}.ipynb"
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(executed, kept)
+            raise UserError(f"{path.name} failed in cell {error.cell_index}: {error.ename}: {error.evalue}\n"
+                            f"The notebook up to there, with the traceback: {kept}") from error
+        target = work / folder.relative_to(ROOT) / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(scrub(nbformat.read(executed, as_version=4)), target)
+        publish(work)
+        shutil.rmtree(work)
+        if task:
+            for stale in (ROOT / ".scratch" / scale / task).glob(f"{path.stem.split('_')[1]}-*"):
+                shutil.rmtree(stale)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("--scale", required=True, help="a section of params.yaml")
+    parser.add_argument("--task", help=", ".join(TASK_NAMES))
+    options = parser.parse_args()
+    end_with(ancestors())
+    try:
+        run(options.notebook, options.scale, options.task)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error}. Free some space or make the folder writable, then start again; finished runs are kept.",
+              file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""From the tables of the stages to summary.csv, intervals and paired gains.
+
+cell   one task, arm, reducer, transfer, kind of poles and rank: what the seeds of a configuration share
+"""
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from s4bt.config import load_task, task_dir
+
+CELL = ["task", "arm", "reducer", "transfer", "poles", "rank"]          # what identifies a configuration, up to the seed
+COLUMNS = [*CELL, "seed", "lr", "accuracy", "val_accuracy", "pre_accuracy", "parameters", "state_space_parameters", "steps",
+           "steps_total", "seconds"]
+
+
+def summary(scale: str, task: str) -> pd.DataFrame:
+    """One row per arm, rank and seed of a task, with the columns COLUMNS."""
+    folder = task_dir(scale, task)
+    config, _ = load_task(scale, task)
+    pre = pd.read_csv(folder / "pretrain.csv").assign(arm="pretrained", rank=config.model.state, poles="tied")
+    one = pd.read_csv(folder / "truncate.csv").assign(transfer="whole", steps=0)
+    post = pd.read_csv(folder / "retrain.csv")
+    before = post.arm.isin(["truncated", "untruncated"])
+    frames = [pre.assign(steps_total=pre.steps), one.assign(steps_total=config.pretrain.steps),
+              post.assign(steps_total=post.steps + before * config.pretrain.steps)]
+    rows = pd.concat(frames, ignore_index=True).assign(task=task)
+    seconds = {}
+    for phase in ("pretrain", "truncate", "retrain"):
+        seconds |= {name: entry["seconds"] for name, entry in json.loads((folder / f"seconds-{phase}.json").read_text()).items()}
+    rows["seconds"] = rows.name.map(seconds)
+    tied = rows.reducer.map({"bt-shared": "tied", "bt-channel": "per-channel"})
+    rows["poles"] = rows.poles.fillna(tied).fillna("tied")
+    return rows[COLUMNS].sort_values([*CELL, "seed"], ignore_index=True, na_position="first")
+
+
+def intervals(rows: pd.DataFrame, value: str = "accuracy", level: float = 0.95) -> pd.DataFrame:
+    """Mean and half-width of its t interval for every cell: columns mean, half, seeds.
+
+    Seed-to-seed variance is pooled over the ranks of an arm of a task (one-way analysis of variance), because a variance from
+    two or three seeds alone says little: half = t(level, df) s / sqrt(seeds), df = sum over ranks of (seeds - 1).
+    """
+    by = [c for c in CELL if c in rows]
+    cells = rows.groupby(by, dropna=False)[value].agg(mean="mean", var="var", seeds="size").reset_index()
+    pools = cells.assign(df=cells.seeds - 1, ss=cells["var"].fillna(0) * (cells.seeds - 1))
+    sums = pools.groupby([c for c in by if c != "rank"], dropna=False)[["ss", "df"]].transform("sum")
+    s = np.sqrt(sums.ss / sums.df.where(sums.df > 0))
+    cells["half"] = stats.t.ppf(0.5 + level / 2, sums.df.where(sums.df > 0)) * s / np.sqrt(cells.seeds)
+    return cells.drop(columns="var")
+
+
+def gains(rows: pd.DataFrame, against: str = "skew-hippo") -> pd.DataFrame:
+    """Accuracy of the retrained truncated models minus that of a baseline of the same task, rank and seed.
+
+    Columns of CELL, seed and gain. The baseline stores its poles as the truncated model does, where that baseline was run.
+    """
+    base = rows[rows.arm == against]
+    out = []
+    for poles, part in rows[rows.arm == "truncated"].groupby("poles"):
+        same = base[base.poles == (poles if (base.poles == poles).any() else "tied")]
+        merged = part.merge(same[["task", "rank", "seed", "accuracy"]], on=["task", "rank", "seed"], suffixes=("", "_base"))
+        out.append(merged.assign(gain=merged.accuracy - merged.accuracy_base, arm=against))
+    return pd.concat(out, ignore_index=True)[[*CELL, "seed", "gain"]]
+
+
+def across_tasks(gain: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+    """Mean gain per reducer and transfer with a t interval over tasks, and the number of tasks with a positive mean.
+
+    gain: output of `gains`. Runs of one task are averaged first, so that n is the number of tasks.
+    """
+    tasks = gain.groupby(["reducer", "transfer", "task"]).gain.mean().reset_index()
+    out = tasks.groupby(["reducer", "transfer"]).gain.agg(mean="mean", sd="std", tasks="size", wins=lambda g: int((g > 0).sum()))
+    out["half"] = stats.t.ppf(0.5 + level / 2, out.tasks - 1) * out.sd / np.sqrt(out.tasks)
+    return out.drop(columns="sd").reset_index()

@@ -1,0 +1,117 @@
+"""The DSS layer against the published formula, its own recurrence and its LTI twin."""
+import numpy as np
+import pytest
+import torch
+
+from s4bt.dss import DSS, CausalConvolution, power_sum, skew_hippo
+from s4bt.lti import DiagonalLTI, UnstableSystem
+
+KINDS = [("exp", "tied"), ("exp", "per-channel"), ("softmax", "tied"), ("softmax", "per-channel")]
+
+
+def layer(version="exp", poles="tied", H=3, N=6, L=40, **options):
+    return DSS(H, N, version, poles, length=L, **options).double()
+
+
+def formula(dss, L):
+    """Gupta et al. 2022, prop. 1, written plainly with an (H, N, L) array; softmax as a softmax over positions."""
+    Lambda, dt = dss.Lambda(), dss.log_dt.exp()[:, None]
+    W = torch.view_as_complex(dss.W)
+    P = (Lambda * dt)[..., None] * torch.arange(L, dtype=torch.float64)
+    if dss.version == "exp":
+        return ((W * (torch.exp(Lambda * dt) - 1) / Lambda)[..., None] * torch.exp(P)).sum(1).real
+    largest = P.real.amax(-1, keepdim=True)
+    weights = torch.exp(P - largest)
+    return ((W / Lambda)[..., None] * weights / weights.sum(-1, keepdim=True)).sum(1).real
+
+
+def test_skew_hippo_is_the_spectrum_of_its_matrix():
+    N = 16
+    i = np.arange(2 * N)
+    M = np.where(i[:, None] > i, np.sqrt((2 * i[:, None] + 1) * (2 * i + 1)), 0)
+    expected = np.linalg.eigvals((M - M.T) / 2)
+    expected = np.sort(expected.imag[expected.imag > 0])[::-1]
+    assert np.allclose(skew_hippo(N).imag, expected) and (skew_hippo(N).real == -0.5).all()
+
+
+@pytest.mark.parametrize("version, poles", KINDS)
+@pytest.mark.parametrize("length", [40, 37, 1])
+def test_the_split_kernel_is_the_formula(version, poles, length):
+    dss = layer(version, poles, L=length)
+    assert torch.allclose(dss.kernel(length), formula(dss, length), rtol=1e-9, atol=1e-12)
+
+
+def test_growing_softmax_poles_do_not_overflow():
+    dss = layer("softmax", L=2000, dt_min=0.1, dt_max=0.1)
+    with torch.no_grad():
+        dss.Lambda_re[::2] = 6.0
+    K = dss.kernel(2000)
+    assert torch.isfinite(K).all() and torch.allclose(K, formula(dss, 2000), rtol=1e-7, atol=1e-12)
+    with pytest.raises(UnstableSystem, match="9 of 18 poles of this softmax layer"):
+        dss.step(torch.zeros(1, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("length", [1, 2, 63, 64, 100])
+def test_power_sum_has_no_edge(length):
+    a, w = torch.randn(2, 5, dtype=torch.complex128) * 0.3 - 0.5, torch.randn(2, 5, dtype=torch.complex128)
+    direct = (w[..., None] * torch.exp(a[..., None] * torch.arange(length))).sum(1).real
+    assert torch.allclose(power_sum(a, w, length), direct, atol=1e-12)
+
+
+@pytest.mark.parametrize("version, poles", KINDS)
+def test_convolution_equals_recurrence(version, poles):
+    dss = layer(version, poles)
+    u, state, outputs = torch.randn(2, 3, 40, dtype=torch.float64), None, []
+    for k in range(40):
+        y, state = dss.step(u[..., k], state)
+        outputs.append(y)
+    assert torch.allclose(dss(u), torch.stack(outputs, -1), atol=1e-9)
+
+
+def test_the_convolution_is_causal_and_its_gradient_is_right():
+    u = torch.randn(2, 3, 11, dtype=torch.float64, requires_grad=True)
+    K = torch.randn(3, 11, dtype=torch.float64, requires_grad=True)
+    direct = torch.stack([(K[:, :k + 1].flip(-1) * u[..., :k + 1]).sum(-1) for k in range(11)], -1)
+    assert torch.allclose(CausalConvolution.apply(u, K), direct)
+    assert torch.autograd.gradcheck(CausalConvolution.apply, (u, K))
+
+
+@pytest.mark.parametrize("version, poles", KINDS)
+def test_the_discretised_lti_has_the_layers_kernel(version, poles):
+    dss = layer(version, poles)
+    h = dss.to_lti().discretize(dss.dt()).impulse_response(40)
+    assert torch.allclose(h, dss.kernel(40), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("version, poles", KINDS)
+def test_there_and_back_again_is_the_same_layer(version, poles):
+    dss = DSS(3, 6, version, poles, length=40)
+    with torch.no_grad():
+        dss.Lambda_im += 0.1 * torch.randn_like(dss.Lambda_im)
+    back = DSS.from_lti(dss.to_lti(), dss)
+    assert back.poles == poles and torch.allclose(back.kernel(40), dss.kernel(40), rtol=1e-4, atol=1e-6)
+
+
+def test_building_from_a_system_leaves_the_random_numbers_alone():
+    dss = DSS(3, 6)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    DSS.from_lti(dss.to_lti(), dss)
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"version": "softmax"}, "needs `length`"), ({"version": "sin"}, "version is"), ({"poles": "shared"}, "version is"),
+    ({"dt_min": 0.0}, "0 < dt_min"), ({"state": 0}, "state >= 1")])
+def test_nonsense_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DSS(**{"channels": 2, "state": 3, **options})
+
+
+def test_a_system_that_does_not_fit_is_refused():
+    dss = DSS(3, 6)
+    with pytest.raises(ValueError, match="3 channels needs a continuous system"):
+        DSS.from_lti(DiagonalLTI(torch.zeros(2, 4) - 1, torch.ones(2, 4)), dss)
+    with pytest.raises(UnstableSystem, match="12 of 12"):
+        DSS.from_lti(DiagonalLTI(torch.zeros(3, 4) + 1, torch.ones(3, 4)), dss)

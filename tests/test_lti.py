@@ -1,0 +1,92 @@
+"""DiagonalLTI against dense state-space matrices and quadrature."""
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from conftest import random_system
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s4bt.lti import DiagonalLTI, UnstableSystem
+
+seeds = st.integers(0, 10**6)
+
+
+def dense(system):
+    """A, B, C of the conjugate-closed system, as NumPy arrays."""
+    full = system.with_conjugates()
+    n = full.order
+    return np.diag(full.poles.numpy()), np.ones((n, 1)), full.residues.numpy()[None]
+
+
+@given(seeds, st.booleans())
+def test_frequency_response_is_c_resolvent_b(seed, real):
+    system = random_system(seed, real=real)
+    A, B, C = dense(system)
+    for omega in (-3.0, 0.0, 0.7, 20.0):
+        expected = (C @ np.linalg.solve(1j * omega * np.eye(len(A)) - A, B)).item()
+        assert np.isclose(system.frequency_response([omega]).item(), expected)
+
+
+@given(seeds, st.booleans())
+def test_h2_norm_solves_the_lyapunov_equation(seed, real):
+    system = random_system(seed, real=real)
+    A, B, C = dense(system)
+    P = scipy.linalg.solve_continuous_lyapunov(A, -B @ B.T)
+    assert np.isclose(system.h2_norm().item() ** 2, (C @ P @ C.conj().T).item().real, rtol=1e-9)
+
+
+@given(seeds, st.booleans())
+def test_hinf_norm_is_the_peak_of_a_fine_scan(seed, real):
+    system = random_system(seed, real=real)
+    scan = system.frequency_response(torch.linspace(-40, 40, 40001, dtype=torch.float64)).abs().max().item()
+    assert scan * (1 - 1e-12) <= system.hinf_norm().item() <= scan * (1 + 1e-3)
+
+
+@given(seeds, st.floats(1e-4, 1.0))
+def test_discretisation_is_a_zero_order_hold(seed, dt):
+    system = random_system(seed)
+    discrete = system.discretize(dt)
+    A, B, C = dense(system)
+    M = scipy.linalg.expm(np.block([[A * dt, B * dt], [np.zeros((1, len(A) + 1))]]))
+    Ad, Bd = M[:-1, :-1], M[:-1, -1:]
+    expected = [(C @ np.linalg.matrix_power(Ad, k) @ Bd).item() for k in range(6)]
+    assert np.allclose(discrete.impulse_response(6).numpy(), expected, rtol=1e-8, atol=1e-12)
+
+
+@given(seeds)
+def test_discrete_norms_agree_with_the_impulse_response(seed):
+    system = random_system(seed, real=True).discretize(0.3)
+    h = system.impulse_response(6000)
+    assert np.isclose(system.h2_norm().item(), h.square().sum().sqrt().item(), rtol=1e-6)
+    assert np.isclose(system.hinf_norm().item(), torch.fft.fft(h, 2**18).abs().max().item(), rtol=1e-4)
+
+
+def test_a_real_system_is_its_conjugate_closed_twin():
+    system = random_system(1, real=True)
+    h = system.with_conjugates().impulse_response(20)
+    assert torch.allclose(h.real, system.impulse_response(20)) and h.imag.abs().max() < 1e-12
+
+
+def test_unstable_poles_are_counted_and_placed():
+    system = random_system(2, batch=(3,))
+    poles = system.poles.clone()
+    poles[1, 4] = 0.25 + 1j
+    with pytest.raises(UnstableSystem, match=r"1 of 24 are not \(largest real part 0.25; first at index \(1, 4\)"):
+        DiagonalLTI(poles, system.residues).h2_norm()
+
+
+@pytest.mark.parametrize("poles, residues, message", [
+    (torch.zeros(0), torch.zeros(0), "at least one mode"),
+    (torch.tensor([-1.0, float("nan")]), torch.ones(2), "1 of 2 poles are not finite"),
+    (torch.tensor([-1.0, -2.0]), torch.ones(3), "do not fit"),
+])
+def test_nonsense_is_refused(poles, residues, message):
+    with pytest.raises(ValueError, match=message):
+        DiagonalLTI(poles, residues)
+
+
+@pytest.mark.parametrize("dt", [0.0, -1.0])
+def test_a_step_must_be_positive(dt):
+    with pytest.raises(ValueError, match="step must be positive"):
+        random_system(0).discretize(dt)

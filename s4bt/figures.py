@@ -133,21 +133,6 @@ def gains_by_task(ax, cells: pd.DataFrame) -> None:
     ax.grid(axis="x", visible=False)
 
 
-def histogram(ax, values: np.ndarray, label: str) -> None:
-    """Lengths of the examples."""
-    ax.hist(values, bins=30, color=_PALETTE[0])
-    ax.set(xlabel=label, ylabel="examples")
-
-
-def images(axes, x: np.ndarray, labels: np.ndarray) -> None:
-    """Grey images, x (k, side * side), one per axis."""
-    for ax, row, label in zip(axes, x, labels):
-        side = round(len(row) ** 0.5)
-        ax.imshow(row.reshape(side, side), cmap="gray", vmin=0, vmax=255)
-        ax.set_title(f"label {label}", fontsize=7)
-        ax.axis("off")
-
-
 def save(figure, path) -> None:
     """Write a PNG without metadata that would change from one execution to the next."""
     figure.savefig(path, metadata={"Software": None})

@@ -18,6 +18,8 @@ import threading
 import time
 from pathlib import Path
 
+sys.modules["rfc3987_syntax"] = None        # jsonschema's optional IRI checker takes 1.7 s to import; notebooks hold no IRIs
+
 import nbformat
 import papermill
 import psutil

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import shutil
 import sys
@@ -296,7 +297,7 @@ def progress_bar(total: int, label: str, stream=None, **options) -> tqdm:
     """A bar with ETA on the stream if a person watches it, a silent counter otherwise."""
     stream = stream or progress_stream()
     live = stream.isatty() or os.environ.get("S4BT_TERMINAL") == "1"
-    return tqdm(total=total, desc=label, file=stream if live else open(os.devnull, "w"), mininterval=1, leave=False, **options)
+    return tqdm(total=total, desc=label, file=stream if live else io.StringIO(), mininterval=1, leave=False, **options)
 
 
 @contextlib.contextmanager

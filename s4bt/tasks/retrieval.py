@@ -19,8 +19,10 @@ from s4bt.tasks import Dataset, Info, Split, open_wheel
 
 
 def licence_texts(raw: Path, minimum: int) -> dict[str, list[bytes]]:
-    """Distinct texts of at least `minimum` bytes by licence key; rules that combine licences are left out."""
-    found: dict[str, tuple[str, bytes]] = {}
+    """Distinct texts of at least `minimum` bytes by licence key. Rules that combine licences are left out, and
+    so are texts that stand under two keys."""
+    found: dict[str, bytes] = {}
+    keys = defaultdict(set)
     with open_wheel(raw, "licensedcode-data") as wheel:
         for name in sorted(wheel.namelist()):
             if not name.startswith("licensedcode/data/") or not name.endswith((".LICENSE", ".RULE")):
@@ -33,10 +35,12 @@ def licence_texts(raw: Path, minimum: int) -> dict[str, list[bytes]]:
             key = yaml.safe_load("\n".join(lines)).popitem()[1] if lines else ""
             text = " ".join(text.split())
             if key and " " not in key and len(text.encode()) >= minimum:
-                found.setdefault(text.lower(), (key, text.encode()))
+                found.setdefault(text.lower(), text.encode())
+                keys[text.lower()].add(key)
     groups = defaultdict(list)
-    for key, text in found.values():
-        groups[key].append(text)
+    for same, text in found.items():
+        if len(keys[same]) == 1:                                     # a text that states two licences proves nothing
+            groups[keys[same].pop()].append(text)
     return dict(groups)
 
 

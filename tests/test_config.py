@@ -1,0 +1,89 @@
+"""params.yaml: every scale is valid, every mistake is named with its line."""
+import re
+
+import pytest
+import yaml
+
+from s4bt.config import PARAMS, SCALES, TASK_NAMES, UserError, atomic_path, digest, load_scale, load_task
+
+TEXT = PARAMS.read_text()
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_scale_is_valid(scale):
+    section = load_scale(scale)
+    assert len(section.grid.seeds) >= 2
+    pathfinder, pathx = section.tasks.pathfinder.data, section.tasks.pathx.data
+    assert pathx.size > pathfinder.size
+
+
+def test_the_larger_scales_climb_the_whole_ladder():
+    assert load_scale("laptop").grid.ranks == [2, 4, 16]
+    for scale in ("study", "paper"):
+        assert load_scale(scale).grid.ranks == [1, 2, 4, 8, 16, 32]
+
+
+def changed(tmp_path, old, new, count=1):
+    """params.yaml with one place changed inside the section of scale laptop, and that line's number."""
+    start = TEXT.index("\nlaptop:")
+    assert old in TEXT[start:]
+    text = TEXT[:start] + TEXT[start:].replace(old, new, count)
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    return path, text[:text.index(new, start)].count("\n") + 1
+
+
+@pytest.mark.parametrize("old, new, message", [
+    ("evaluations: 8", "evalutions: 8", "unknown key"),
+    ("steps: 1200", "steps: -3", r"greater than or equal to 1 \(got -3\)"),
+    ("steps: 1200", "steps: many", r"valid integer.*\(got 'many'\)"),
+    ("norm: batch", "norm: group", "'batch' or 'layer'"),
+    ("lr: [0.01]", "lr: []", "at least 1 item"),
+    ("ranks: [2, 4, 16]", "ranks: [2, 4, 128]", r"rank 128 is above the state dimension N = 64 of task listops"),
+    ("ranks: [2, 4, 16]", "ranks: [2, 0, 4]", r"greater than or equal to 1 \(got 0\)"),
+    ("lr_rank: 4", "lr_rank: 5", "lr_rank 5 is not one of the ranks"),
+    ("bt-channel]", "bt-best]", "'bt-shared' or 'bt-channel'"),
+    ("  listops:", "  listop:", "unknown key"),
+])
+def test_mistakes_are_named_with_file_line_and_key(tmp_path, old, new, message):
+    path, line = changed(tmp_path, old, new)
+    with pytest.raises(UserError) as caught:
+        load_scale("laptop", path)
+    text = str(caught.value)
+    assert re.search(message, text), text
+    numbers = [int(n) for n in re.findall(r"params\.yaml, line (\d+)", text)]
+    start = path.read_text()[:path.read_text().index("\nlaptop:")].count("\n") + 2
+    assert line in numbers or numbers == [start]                     # rules about a whole section name its first line
+
+
+def test_unknown_names_list_the_known_ones(tmp_path):
+    with pytest.raises(UserError, match="unknown task 'speech'. Use one of: " + ", ".join(TASK_NAMES)):
+        load_task("laptop", "speech")
+    with pytest.raises(UserError, match="no scale 'huge'. Use one of: quick, laptop, study, paper"):
+        load_scale("huge")
+    with pytest.raises(UserError, match="git checkout params.yaml"):
+        load_scale("laptop", tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("laptop: [1,\n")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_scale("laptop", tmp_path / "params.yaml")
+
+
+def test_every_key_of_every_scale_is_documented_by_its_class():
+    for scale, section in yaml.safe_load(TEXT).items():
+        assert load_scale(scale).model_dump(exclude_unset=True) == section
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
+        temporary.write_text("half of the n")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_digest_sees_names_and_contents(tmp_path):
+    (tmp_path / "a").write_text("1")
+    before = digest(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert digest(tmp_path) != before

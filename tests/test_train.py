@@ -1,0 +1,181 @@
+"""Training, the grid over Dask, and the bookkeeping of the arms."""
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from s4bt import arms
+from s4bt.config import ListOpsData, TrainConfig, UserError, load_task
+from s4bt.grid import Grid
+from s4bt.model import S4Model
+from s4bt.summary import across_tasks, gains, intervals
+from s4bt.tasks import listops
+from s4bt.train import Diverged, batch, evaluate, fit, learning_rate, optimizer, seed_everything
+
+DATA = listops.build(ListOpsData(train=64, val=32, test=32, min_length=4, max_length=16, max_depth=3, max_arguments=3))
+SETTINGS = TrainConfig(steps=12, batch=8, lr=[0.01], evaluations=3)
+
+
+def model(seed=0):
+    seed_everything(seed)
+    return S4Model(DATA.info.vocabulary, 10, layers=1, width=8, state=4, norm="batch")
+
+
+def test_training_is_the_same_to_the_bit_every_time():
+    results = []
+    for _ in range(2):
+        net = model()
+        results.append((fit(net, DATA, SETTINGS, 0.01, seed=3), net.state_dict()))
+    assert str(results[0][0]) == str(results[1][0])
+    assert all(torch.equal(a, b) for a, b in zip(results[0][1].values(), results[1][1].values()))
+
+
+def test_the_best_weights_by_validation_are_kept():
+    net = model()
+    curve = fit(net, DATA, SETTINGS, 0.05, seed=0)
+    assert [row["step"] for row in curve] == [0, 4, 8, 12]
+    assert evaluate(net, DATA, "val")["accuracy"] == max(row["val_accuracy"] for row in curve)
+
+
+def test_training_learns_something():
+    net = model()
+    before = evaluate(net, DATA, "train")["loss"]
+    fit(net, DATA, TrainConfig(steps=80, batch=16, lr=[0.01], evaluations=1), 0.02, seed=0)
+    assert evaluate(net, DATA, "train")["loss"] < 0.9 * before
+
+
+def test_a_loss_that_is_not_finite_is_an_error():
+    net = model()
+    with torch.no_grad():
+        net.head.bias[0] = float("nan")
+    with pytest.raises(Diverged, match=r"not finite at step 4 \(learning rate 0.01\)"):
+        fit(net, DATA, SETTINGS, 0.01, seed=0)
+
+
+def test_dss_parameters_have_their_own_rate_and_no_decay():
+    outside, inside = optimizer(model(), TrainConfig(steps=1, lr=[1.0], ssm_lr=0.1, weight_decay=0.5), 0.2).param_groups
+    assert (outside["lr"], outside["weight_decay"], inside["weight_decay"]) == (0.2, 0.5, 0.0)
+    assert inside["lr"] == pytest.approx(0.02) and len(inside["params"]) == 5
+
+
+def test_the_learning_rate_warms_up_and_goes_to_zero():
+    rates = [learning_rate(s, 100, 0.1) for s in range(100)]
+    assert rates[0] == 0.1 and max(rates) == 1 == rates[9] and rates[-1] < 1e-3 and np.all(np.diff(rates[10:]) < 0)
+
+
+def test_batches_are_cut_to_their_longest_row():
+    x, lengths, y = batch(DATA.info, DATA["train"], np.arange(5), torch.device("cpu"))
+    assert x.shape == (5, int(lengths.max())) and x.dtype == torch.int64 and y.shape == (5,)
+
+
+# -- the grid: functions at module level, so that workers can import them -----------------------------------------------------
+
+def square(run, folder, progress):
+    (folder / "log").write_text(str(os.getpid()))
+    progress(run["steps"], 0.5)
+    if run.get("fail"):
+        raise UserError("on purpose")
+    return {"value": run["x"] ** 2, "accuracy": 0.5}
+
+
+def runs(count, **extra):
+    return [{"name": f"run{i}", "steps": 1, "x": i, **extra} for i in range(count)]
+
+
+@pytest.mark.parametrize("steps", [10, 1000], ids=["in this process", "in two workers"])
+def test_the_grid_keeps_what_is_finished_and_names_what_failed(tmp_path, monkeypatch, capfd, steps):
+    monkeypatch.setenv("S4BT_WORKERS", "2")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]))
+    broken = runs(4)
+    broken[2]["fail"] = True
+    with pytest.raises(UserError, match="1 of 4 runs failed; the others are kept.*\n.*run2: UserError: on purpose"), \
+            Grid(tmp_path / "s", "test", steps) as grid:
+        grid.run(square, broken)
+    assert sorted(p.name for p in (tmp_path / "s").iterdir()) == ["run0", "run1", "run2.progress", "run3"]
+    before = (tmp_path / "s" / "run0" / "log").stat().st_mtime_ns
+    with Grid(tmp_path / "s", "test", steps) as grid:
+        results = grid.run(square, runs(4))
+    assert [r["value"] for r in results] == [0, 1, 4, 9] and all("seconds" in r for r in results)
+    assert (tmp_path / "s" / "run0" / "log").stat().st_mtime_ns == before
+    text = capfd.readouterr().err
+    assert "3 of 4 runs were finished before" in text and "4 of 4  run2  accuracy 0.500" in text and "ETA" in text
+    if steps > 100:
+        assert {int((tmp_path / "s" / f"run{i}" / "log").read_text()) for i in range(4)}.isdisjoint({os.getpid()})
+
+
+def test_a_half_written_run_is_done_again(tmp_path):
+    half = tmp_path / ".run0.123.part"
+    half.mkdir(parents=True)
+    (half / "log").write_text("half")
+    with Grid(tmp_path, "test", 1) as grid:
+        assert grid.run(square, runs(1))[0]["value"] == 0
+    assert not half.exists()
+
+
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "nonsense://127.0.0.1:1")
+    with pytest.raises(UserError, match="no Dask scheduler answers at DASK_SCHEDULER_ADDRESS=nonsense"), \
+            Grid(tmp_path, "test", 1000) as grid:
+        grid.run(square, runs(1))
+
+
+# -- the arms -----------------------------------------------------------------------------------------------------------------
+
+def test_every_baseline_trains_on_every_rank_it_should():
+    config, grid = load_task("laptop", "listops")
+    by_arm = {}
+    for arm in arms.arms(grid, config):
+        by_arm.setdefault(arm["arm"], []).append(arm)
+    assert {(a["reducer"], a["transfer"]) for a in by_arm["truncated"]} == {(m, t) for m in grid.reducers for t in ("dss", "whole")}
+    assert all(a["ranks"] == grid.ranks for a in by_arm["truncated"] + by_arm["skew-hippo"])
+    assert {a["steps"] for a in by_arm["truncated"] + by_arm["skew-hippo"]} == {config.retrain.steps}
+    assert by_arm["skew-hippo-long"][0]["steps"] == config.pretrain.steps + config.retrain.steps
+    names = [r["name"] for a in arms.arms(grid, config) for r in arms.retrain_runs("laptop", "listops", a, a["ranks"], grid.seeds, [0.1, 0.2])]
+    assert len(names) == len(set(names))
+
+
+def test_learning_rates_are_chosen_by_validation_accuracy():
+    results = [{"lr": 0.1, "val_accuracy": 0.5, "accuracy": 0.1}, {"lr": 0.2, "val_accuracy": 0.4, "accuracy": 0.9},
+               {"lr": 0.3, "val_accuracy": 0.5, "accuracy": 0.9}]
+    assert arms.best_rate(results) == 0.1
+
+
+def test_seconds_change_only_with_results(tmp_path):
+    first = [{"name": "a", "accuracy": 0.5, "seconds": 3.0}]
+    arms.record_seconds(first, tmp_path / "none", tmp_path / "one")
+    arms.record_seconds([{"name": "a", "accuracy": 0.5, "seconds": 9.0}], tmp_path / "one", tmp_path / "two")
+    arms.record_seconds([{"name": "a", "accuracy": 0.6, "seconds": 9.0}], tmp_path / "one", tmp_path / "three")
+    read = lambda name: json.loads((tmp_path / name).read_text())["a"]["seconds"]  # noqa: E731
+    assert (read("one"), read("two"), read("three")) == (3.0, 3.0, 9.0)
+
+
+def table(accuracies, arm="truncated", **extra):
+    return pd.DataFrame([{"task": t, "arm": arm, "reducer": "bt-shared", "transfer": "whole", "poles": "tied", "rank": r, "seed": s,
+                          "accuracy": a, **extra} for (t, r, s), a in accuracies.items()])
+
+
+def test_intervals_pool_the_variance_over_ranks():
+    rows = table({("x", 2, 0): 0.4, ("x", 2, 1): 0.6, ("x", 4, 0): 0.7, ("x", 4, 1): 0.7})
+    cells = intervals(rows)
+    s = np.sqrt(0.02 / 2)                                            # sums of squares 0.02 and 0, one degree of freedom each
+    assert np.allclose(cells["mean"], [0.5, 0.7]) and np.allclose(cells.half, 4.302653 * s / np.sqrt(2))
+
+
+def test_pooled_intervals_cover_as_often_as_they_say():
+    rng, hits = np.random.default_rng(0), []
+    for _ in range(300):
+        rows = table({("x", r, s): rng.normal(0.5, 0.1) for r in (2, 4, 8) for s in (0, 1)})
+        hits += list((intervals(rows)["mean"] - 0.5).abs() < intervals(rows).half)
+    assert 0.93 < np.mean(hits) < 0.97
+
+
+def test_gains_are_paired_by_rank_and_seed():
+    ours = table({("x", 2, 0): 0.5, ("x", 2, 1): 0.7, ("y", 2, 0): 0.9, ("y", 2, 1): 0.9})
+    base = table({("x", 2, 1): 0.4, ("x", 2, 0): 0.4, ("y", 2, 0): 0.8, ("y", 2, 1): 1.0}, arm="skew-hippo")
+    gain = gains(pd.concat([ours, base.assign(reducer=None, transfer=None)]))
+    assert np.allclose(gain.sort_values(["task", "seed"]).gain, [0.1, 0.3, 0.1, -0.1])
+    over = across_tasks(gain)
+    assert np.allclose(over["mean"], 0.1) and over.wins.tolist() == [1] and over.tasks.tolist() == [2]

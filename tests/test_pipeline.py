@@ -1,0 +1,232 @@
+"""The pipeline: what stages depend on, what is committed, and the whole study at scale quick in a copy of the project."""
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+from s4bt.config import RAW, ROOT, TASK_NAMES, load_scale
+from s4bt.summary import COLUMNS
+
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+NOTEBOOKS = sorted((ROOT / "notebooks" / "pipeline").glob("*.ipynb"))
+ENVIRONMENT = {**os.environ, "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]), "DVC_NO_ANALYTICS": "1",
+               "CI": "true"}
+
+
+def call(command, folder, **extra):
+    """Run a shell command in a copy of the project; returns the finished process with its output as text."""
+    return subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, check=False,
+                          env={**ENVIRONMENT, "PYTHONPATH": str(folder), **extra})
+
+
+def good(command, folder, **extra):
+    done = call(command, folder, **extra)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The files that git tracks, as they are now, in a repository of their own; the data packages come along if they are there."""
+    folder = tmp_path_factory.mktemp("clone") / "s4bt"
+    names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True,
+                           text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    if RAW.exists():
+        shutil.copytree(RAW, folder / "data" / "raw")
+    good("git init -q && git add -A && git -c user.name=t -c user.email=t@example.org commit -qm all", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quick(clone):
+    """That copy after `make quick`, whose recipe is taken from the Makefile."""
+    recipe = good("make --dry-run --always-make quick VENV=/nonexistent", clone)
+    lines = recipe[recipe.index("dvc repro data/dvc.yaml"):].strip()
+    start = time.monotonic()
+    output = good(f"set -e\n{lines}", clone)
+    return clone, output, time.monotonic() - start
+
+
+def imported(source, task=None):
+    """Modules of s4bt that the import statements of a notebook load, transitively."""
+    lines = [line for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"
+             for line in cell.source.splitlines() if re.match(r"(from|import) ", line)]
+    if task:
+        lines.append(f"from s4bt.tasks import module; module({task!r})")
+    code = "\n".join([*lines, "import sys", "print([m.__file__ for n, m in sys.modules.items() if n.startswith('s4bt.')])"])
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
+                         env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}).stdout
+    return {os.path.relpath(path, ROOT) for path in eval(out.splitlines()[-1])}
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda p: p.stem)
+def test_stage_deps_are_what_the_notebook_imports(source):
+    (stage,) = [s for s in PIPELINE.values() if source.name in s.get("do", s)["cmd"]]
+    listed = {d for d in stage.get("do", stage)["deps"] if d.startswith("s4bt/")}
+    if source.stem == "10_prepare":
+        assert set(stage["foreach"]) == set(TASK_NAMES)
+        for task, item in stage["foreach"].items():
+            assert listed | {item["code"]} == imported(source, task)
+    else:
+        assert listed == imported(source)
+
+
+def test_every_stage_names_its_notebook_and_all_tasks():
+    for name, stage in PIPELINE.items():
+        body = stage.get("do", stage)
+        (notebook,) = [d for d in body["deps"] if d.endswith(".ipynb")]
+        assert notebook in body["cmd"] and (ROOT / notebook).exists()
+        if name != "compare":
+            assert list(stage["foreach"]) == list(TASK_NAMES)
+
+
+def test_committed_results_are_those_of_dvc_lock():
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    assert len(lock) == 31
+    checked = 0
+    for name, stage in lock.items():
+        for entry in stage.get("deps", []) + stage["outs"]:
+            path = ROOT / entry["path"]
+            if entry["md5"].endswith(".dir") or (entry["path"].startswith("data/raw") and not path.exists()):
+                continue
+            assert hashlib.md5(path.read_bytes()).hexdigest() == entry["md5"], f"{name}: {entry['path']} is not what dvc.lock says"
+            checked += 1
+    assert checked > 300
+
+
+def test_nothing_would_run_in_a_bare_clone(clone):
+    assert "Running stage" not in good("dvc repro --dry --allow-missing", clone)
+
+
+def test_a_bare_clone_shows_metrics_plots_and_the_graph(clone):
+    assert "pathx" in good("dvc metrics show", clone)
+    good("dvc plots show --out plots_here && test -s plots_here/index.html && rm -r plots_here", clone)
+    assert "retrain@pathx" in good("dvc dag", clone)
+
+
+def test_the_summary_has_every_run_and_pretraining_beats_chance():
+    rows, grid = pd.read_csv(ROOT / "results/laptop/summary.csv"), load_scale("laptop").grid
+    assert list(rows.columns) == COLUMNS and set(rows.task) == set(TASK_NAMES)
+    seeds, ranks = len(grid.seeds), len(grid.ranks)
+    runs = rows.groupby(["task", "arm"]).size()
+    for task in TASK_NAMES:
+        assert runs[task].to_dict() == {"pretrained": seeds, "one-shot": 2 * ranks * seeds, "truncated": 4 * ranks * seeds,
+                                        "skew-hippo": 2 * ranks * seeds, "skew-hippo-long": len(grid.long_ranks) * seeds,
+                                        "untruncated": seeds}
+        chance = json.loads((ROOT / "results/laptop" / task / "data.json").read_text())["chance"]
+        assert rows[(rows.task == task) & (rows.arm == "pretrained")].accuracy.mean() >= chance + 0.15
+    assert rows[["accuracy", "parameters", "state_space_parameters", "steps", "seconds"]].notna().all().all()
+
+
+def test_the_whole_study_runs_at_scale_quick(quick):
+    folder, output, seconds = quick
+    print(f"make quick: {seconds:.0f} s")
+    rows = pd.read_csv(folder / "results/quick/summary.csv")
+    assert set(rows.task) == set(TASK_NAMES) and rows.accuracy.between(0, 1).all()
+    for task in TASK_NAMES:
+        names = {p.name for p in (folder / "results/quick" / task).iterdir()}
+        assert {"accuracy-rank.png", "kernels-poles.png", "50_analyse.ipynb", "intervals.csv", "retrained"} <= names
+    assert re.search(r"retrain pathx: \d+ of \d+  retrain-pathx-\S+  accuracy 0\.\d+  val_accuracy 0\.\d+  ETA", output)
+    assert not good("git status --porcelain", folder).strip()
+    assert not list((folder / ".scratch" / "stages").iterdir())
+
+
+def test_a_second_run_does_nothing(quick):
+    folder, _, _ = quick
+    start = time.monotonic()
+    assert "Running stage" not in good("dvc --cd results/quick repro", folder)
+    assert time.monotonic() - start < 15
+
+
+def test_the_same_stage_gives_the_same_bytes(quick):
+    folder, _, _ = quick
+    results = folder / "results/quick/image"
+    before = {p.name: p.read_bytes() for p in results.glob("*") if p.is_file()}
+    assert len(before) > 15
+    good("dvc --cd results/quick repro --force --single-item retrain@image", folder, S4BT_WORKERS="2")
+    good("dvc --cd results/quick repro --force --single-item analyse@image", folder)
+    after = {p.name: p.read_bytes() for p in results.glob("*") if p.is_file()}
+    assert {name for name in before if before[name] != after.get(name)} == set()
+
+
+def test_executed_notebooks_hold_nothing_that_changes(quick):
+    folder, _, _ = quick
+    for path in (folder / "results/quick").rglob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        assert "papermill" not in notebook.metadata and "version" not in notebook.metadata.language_info
+        text = path.read_text()
+        assert str(folder) not in text and "Traceback" not in text
+
+
+def test_a_killed_run_leaves_no_writer_and_nothing_half_written(quick):
+    folder, _, _ = quick
+    command = [sys.executable, "-m", "s4bt.notebook", "notebooks/pipeline/40_retrain.ipynb", "--scale", "quick", "--task", "text"]
+    target = folder / "results/quick/text"
+    before = {p.name: p.stat().st_mtime_ns for p in target.iterdir()}
+    shell = subprocess.Popen(["sh", "-c", "\"$@\"; true", "sh", *command], cwd=folder, stderr=subprocess.PIPE, text=True,
+                             env={**ENVIRONMENT, "PYTHONPATH": str(folder)})
+    for line in shell.stderr:                                        # killed in the middle: some runs are done, most are not
+        if "3 of" in line:
+            break
+    family = psutil.Process(shell.pid).children(recursive=True)
+    assert family
+    second = call(" ".join(command), folder)
+    assert second.returncode == 1 and "is writing quick-text-40_retrain already" in second.stderr
+    os.kill(shell.pid, signal.SIGKILL)
+    shell.stderr.close()
+    shell.wait()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive, alive
+    assert {p.name: p.stat().st_mtime_ns for p in target.iterdir()} == before
+    assert "runs were finished before" in good(" ".join(command), folder)
+    assert not good("dvc --cd results/quick status", folder).replace("Data and pipelines are up to date.", "").strip()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ("--scale huge", "has no scale 'huge'. Use one of: quick, laptop, study, paper"),
+    ("--scale quick --task speech", "unknown task 'speech'. Use one of: listops, text"),
+    ("--scale study --task text", "results/study/text/pretrained/s0.safetensors|arrays in .*results/study/text"),
+])
+def test_user_errors_are_one_message_without_a_traceback(clone, arguments, message):
+    done = call(f"python -m s4bt.notebook notebooks/pipeline/40_retrain.ipynb {arguments}", clone)
+    assert done.returncode == 1 and re.search(message, done.stderr) and "Traceback" not in done.stderr
+    assert not (clone / "results/study").exists()
+
+
+def test_a_mistake_in_params_names_its_line(clone):
+    params = clone / "params.yaml"
+    text = params.read_text()
+    line = text[:text.index("norm: batch")].count("\n") + 1
+    try:
+        params.write_text(text.replace("norm: batch", "norm: btach", 1))
+        done = call("python -m s4bt.notebook notebooks/pipeline/20_pretrain.ipynb --scale quick --task listops", clone)
+    finally:
+        params.write_text(text)
+    assert done.returncode == 1 and f"params.yaml, line {line}: quick.tasks.listops.model.norm" in done.stderr
+    assert "'batch' or 'layer' (got 'btach')" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_failing_notebook_is_kept_for_reading(clone):
+    broken = clone / "broken.ipynb"
+    cells = [nbformat.v4.new_code_cell("scale = 'quick'", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell("1 / 0")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "p",
+                                                                                  "language": "python"}}), broken)
+    done = call("python -m s4bt.notebook broken.ipynb --scale quick", clone)
+    broken.unlink()
+    assert done.returncode == 1 and "broken.ipynb failed in cell" in done.stderr and "ZeroDivisionError" in done.stderr
+    assert (clone / ".scratch/failed/quick-all-broken.ipynb").exists()

@@ -37,10 +37,10 @@ quick study paper:
 	$(if $(filter quick,$@),$(LANES))
 	dvc --cd results/$@ repro
 
-# At toy size starting notebooks is all the work, and dvc starts one at a time: two processes share the tasks.
+# At toy size starting notebooks is all the work, and dvc starts one at a time: three processes share the tasks.
 define LANES
-printf '%s\n' "listops text retrieval" "image pathfinder pathx" | S4BT_WORKERS=1 xargs -P 2 -I '{}' \
-	sh -c 'for task in {}; do dvc --cd results/quick repro analyse@$$task || true; done'
+printf '%s\n' "analyse@listops analyse@text" "analyse@retrieval analyse@image" "analyse@pathfinder analyse@pathx" \
+	| S4BT_WORKERS=1 xargs -P 3 -I '{}' sh -c 'dvc --cd results/quick repro {} || true'
 endef
 
 lab: $(READY)    ## open JupyterLab on the notebooks

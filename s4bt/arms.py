@@ -22,6 +22,8 @@ from s4bt.model import S4Model, count_parameters, load_model, save_model, trunca
 from s4bt.tasks import Dataset, load
 from s4bt.train import device, evaluate, fit, seed_everything
 
+TRUNCATION = 20
+
 
 def _data(run: dict) -> tuple[TaskConfig, Dataset]:
     config, _ = load_task(run["scale"], run["task"])
@@ -66,8 +68,8 @@ def pretrain_run(run: dict, folder: Path, progress) -> dict:
 # -- truncate -------------------------------------------------------------------------------------------------------------
 
 def truncate_runs(scale: str, task: str, grid: Grid) -> list[dict]:
-    """One run per reducer, rank and seed."""
-    return [_run("truncate", scale, task, 1, arm="one-shot", reducer=m, rank=r, seed=s)
+    """One run per reducer, rank and seed; for the ETA each counts as TRUNCATION training steps."""
+    return [_run("truncate", scale, task, TRUNCATION, arm="one-shot", reducer=m, rank=r, seed=s)
             for m in grid.reducers for r in grid.ranks for s in grid.seeds]
 
 

@@ -7,6 +7,7 @@ arm     one way of obtaining a trained small model
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -62,6 +63,12 @@ class ListOpsData(Splits):
     max_arguments: Annotated[int, Field(ge=2)] = 10
     operator_probability: Fraction = 0.25
 
+    @model_validator(mode="after")
+    def _lengths_leave_room(self):
+        if self.max_length - self.min_length < 2:
+            raise ValueError(f"no length lies between min_length {self.min_length} and max_length {self.max_length}")
+        return self
+
 
 class TextData(Splits):
     """Reviews as bytes: the first or last `length` of each."""
@@ -71,9 +78,13 @@ class TextData(Splits):
 
 
 class RetrievalData(Splits):
-    """Pairs of passages of `length` bytes, cut at random from licence texts of at least `length` bytes."""
+    """Pairs of passages of `length` bytes, cut at random from licence texts of at least `length` bytes.
+
+    texts: how many texts a licence must have in every split to take part.
+    """
 
     length: Count
+    texts: Annotated[int, Field(ge=2)] = 3
 
 
 class ImageData(Splits):
@@ -112,6 +123,12 @@ class ModelConfig(Section):
     dt_min: Positive = 1e-3
     dt_max: Positive = 1e-1
     length: Count | None = None
+
+    @model_validator(mode="after")
+    def _steps_are_in_order(self):
+        if self.dt_min > self.dt_max:
+            raise ValueError(f"dt_min {self.dt_min} is above dt_max {self.dt_max}")
+        return self
 
 
 class TrainConfig(Section):
@@ -183,6 +200,9 @@ class Grid(Section):
     def _lr_rank_is_a_rank(self):
         if self.lr_rank not in self.ranks:
             raise ValueError(f"lr_rank {self.lr_rank} is not one of the ranks {self.ranks}")
+        for name in ("seeds", "ranks", "reducers", "long_ranks"):
+            if len(set(values := getattr(self, name))) < len(values):
+                raise ValueError(f"{name} {values} holds a value twice")
         return self
 
 
@@ -195,9 +215,12 @@ class Scale(Section):
     @model_validator(mode="after")
     def _ranks_fit(self):
         for name in TASK_NAMES:
-            state = getattr(self.tasks, name).model.state
-            if max(self.grid.ranks) > state:
-                raise ValueError(f"grid.ranks: rank {max(self.grid.ranks)} is above the state dimension N = {state} of "
+            task = getattr(self.tasks, name)
+            state, largest = task.model.state, max(self.grid.ranks + self.grid.long_ranks)
+            if max(task.pretrain.batch, task.retrain.batch) > task.data.train:
+                raise ValueError(f"task {name}: a batch is larger than the {task.data.train} training examples")
+            if largest > state:
+                raise ValueError(f"grid: rank {largest} is above the state dimension N = {state} of "
                                  f"task {name}; truncation only makes N smaller")
         return self
 
@@ -272,8 +295,10 @@ def scratch_dir(scale: str, task: str, phase: str, settings: list[Section], *inp
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file, or of the names and contents of the files in a folder."""
+    """sha256 of a file, or of the names and contents of the files in a folder.  Raises UserError if it is missing."""
     path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} is missing. Run the stage that makes it: dvc repro")
     if path.is_dir():
         parts = [f"{p.relative_to(path)} {digest(p)}" for p in sorted(path.rglob("*")) if p.is_file()]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -304,7 +329,7 @@ def progress_bar(total: int, label: str, stream=None, **options) -> tqdm:
 def atomic_path(path: Path):
     """Yield a temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
 
-    Works for a file and for a folder (made here by the caller). A full disk becomes a UserError.
+    Works for a file and for a folder (made here by the caller). A full or read-only disk becomes a UserError.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -315,6 +340,8 @@ def atomic_path(path: Path):
             shutil.rmtree(path)
         os.replace(temporary, path)
     except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
         raise UserError(f"{path} could not be written: {error.strerror or error}. Free some space or make the folder writable, "
                         "then start again; what was finished is kept.") from error
     finally:

@@ -23,6 +23,11 @@ STYLES = {
 }
 
 
+def _of_method(label: str):
+    """Colour of the reducer that a label begins with."""
+    return STYLES[("truncated", label.split(",")[0], "whole")][1]
+
+
 def use_style() -> None:
     """The study's style sheet."""
     sns.set_theme(context="paper", style="ticks", palette="colorblind", rc={
@@ -42,7 +47,9 @@ def _curves(ax, cells: pd.DataFrame, x: str, chance: float | None) -> None:
         part = part.sort_values(x)
         label, colour, marker, line = style_of(next(part.itertuples()))
         if part.arm.iloc[0] in ("pretrained", "untruncated") and x == "rank":
-            ax.axhline(100 * part["mean"].iloc[0], color=colour, ls=line, lw=1, label=f"{label}, N = {part['rank'].iloc[0]}")
+            mean, half = 100 * part["mean"].iloc[0], 100 * part["half"].iloc[0]
+            ax.axhline(mean, color=colour, ls=line, lw=1, label=f"{label}, N = {part['rank'].iloc[0]}")
+            ax.axhspan(mean - half, mean + half, color=colour, alpha=0.08, lw=0) if part.arm.iloc[0] == "pretrained" else None
             continue
         ax.errorbar(part[x], 100 * part["mean"], 100 * part["half"], color=colour, marker=marker, ls=line, ms=4, lw=1, capsize=2,
                     label=label)
@@ -89,7 +96,7 @@ def kernels(ax, before: np.ndarray, after: dict[str, np.ndarray], steps: int = 6
     """before (L,): kernel of one channel; after: kernels of the truncated layer by label."""
     ax.plot(before[:steps], color="0.2", lw=1.6, label="before")
     for (label, kernel), line in zip(after.items(), ("--", ":", "-.")):
-        ax.plot(kernel[:steps], lw=1.1, ls=line, label=label)
+        ax.plot(kernel[:steps], lw=1.1, ls=line, color=_of_method(label), label=label)
     ax.set(xlabel="lag, steps", ylabel="kernel K")
     ax.legend(fontsize=7)
 
@@ -98,22 +105,21 @@ def poles(ax, before: np.ndarray, after: dict[str, np.ndarray]) -> None:
     """Poles in the left half-plane, logarithmic damping: before (N,), after by label."""
     ax.scatter(-before.real, before.imag, s=9, color="0.5", marker=".", label="before")
     for (label, values), marker in zip(after.items(), ("o", "s", "^")):
-        ax.scatter(-values.real, values.imag, s=16, marker=marker, facecolors="none", edgecolors=_PALETTE[0 if marker == "o" else 3],
-                   linewidths=0.8, label=label)
+        ax.scatter(-values.real, values.imag, s=16, marker=marker, facecolors="none", edgecolors=_of_method(label), linewidths=0.8,
+                   label=label)
     ax.set(xlabel="damping, -Re lambda (1 / time)", ylabel="frequency, Im lambda (rad / time)", xscale="log")
     ax.set_yscale("symlog", linthresh=1)
     ax.legend(fontsize=7)
 
 
-def post_against_pre(ax, rows: pd.DataFrame) -> float:
-    """Accuracy after post-training against accuracy before it, per run; returns Pearson's correlation."""
+def accuracy_against_accuracy(ax, rows: pd.DataFrame, x: str, label: str) -> None:
+    """Accuracy after post-training against another accuracy of the same run, column x of the summary."""
     for _, part in rows.groupby(["arm", "reducer", "transfer", "poles"], dropna=False, sort=False):
-        label, colour, marker, _ = style_of(next(part.itertuples()))
-        ax.scatter(100 * part.pre_accuracy, 100 * part.accuracy, s=18, color=colour, marker=marker, label=label, alpha=0.8)
-    correlation = float(np.corrcoef(rows.pre_accuracy, rows.accuracy)[0, 1]) if len(rows) > 2 else float("nan")
-    ax.set(xlabel="accuracy before post-training, %", ylabel="accuracy after post-training, %",
-           title=f"correlation {correlation:.2f}, {len(rows)} runs")
-    return correlation
+        name, colour, marker, _ = style_of(next(part.itertuples()))
+        ax.scatter(100 * part[x], 100 * part.accuracy, s=18, color=colour, marker=marker, label=name, alpha=0.8)
+    low, high = 100 * rows[[x, "accuracy"]].min().min(), 100 * rows[[x, "accuracy"]].max().max()
+    ax.plot([low, high], [low, high], color="0.6", lw=0.8, ls=(0, (1, 3)), label="equal")
+    ax.set(xlabel=label, ylabel="accuracy after post-training, %")
 
 
 def gains_by_task(ax, cells: pd.DataFrame) -> None:

@@ -23,13 +23,13 @@ from s4bt.config import ROOT, UserError, atomic_path, cores, progress_bar, progr
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
                       "MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 
-INLINE = 100
+INLINE = 200
 
 
-def client(runs: int) -> Client:
+def client() -> Client:
     """A client of the scheduler at DASK_SCHEDULER_ADDRESS, or of one-thread worker processes on this machine.
 
-    Listens on loopback only, without a dashboard. As many workers as cores (S4BT_WORKERS overrides), at most one per run.
+    Listens on loopback only, without a dashboard. As many workers as cores (S4BT_WORKERS overrides).
     Raises UserError if the named scheduler does not answer.
     """
     if address := os.environ.get("DASK_SCHEDULER_ADDRESS"):
@@ -38,12 +38,11 @@ def client(runs: int) -> Client:
         except (OSError, ValueError) as error:
             raise UserError(f"no Dask scheduler answers at DASK_SCHEDULER_ADDRESS={address} ({error}). Start it, or unset the "
                             "variable to use this machine.") from error
-    workers = max(1, min(cores(), runs))
     dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT, "distributed.worker.daemon": True,
                      "distributed.scheduler.worker-saturation": 1.0, "distributed.admin.tick.limit": "1h",
                      "distributed.worker.memory.target": False, "distributed.worker.memory.spill": False,
                      "distributed.worker.memory.pause": False, "distributed.worker.memory.terminate": False})
-    local = LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None,
+    local = LocalCluster(n_workers=max(1, cores()), threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None,
                          silence_logs=50, local_directory=str(ROOT / ".scratch" / "dask"))
     own = Client(local)
     own.own_cluster = local
@@ -150,7 +149,7 @@ class Grid:
                             "repeated.\n" + "\n".join(f"  {name}: {why}" for name, why in failures.items()))
         return [done[run["name"]] for run in runs]
 
-    def _here(self, function: Callable, todo: list[dict], _report: Callable) -> Iterator[tuple[dict, dict | Exception]]:
+    def _here(self, function: Callable, todo: list[dict], _: Callable) -> Iterator[tuple[dict, dict | Exception]]:
         """Do the runs in this process, one after the other; yield each with its result or its exception."""
         for run in todo:
             try:
@@ -161,9 +160,9 @@ class Grid:
     def _workers(self, function: Callable, todo: list[dict], report: Callable) -> Iterator[tuple[dict, dict | Exception]]:
         """Do the runs on the cluster; yield each, as it ends, with its result or its exception."""
         if todo and not self.client:
-            self.client = client(len(todo))
-        waiting = {self.client.submit(execute, function, run, self.scratch / run["name"], key=run["name"], pure=False): run
-                   for run in todo}
+            self.client = client()
+        waiting = {self.client.submit(execute, function, run, self.scratch / run["name"],
+                                       key=f"{self.scratch.name}-{run['name']}", pure=False): run for run in todo}
         while waiting:
             try:
                 ready = wait(list(waiting), timeout=1, return_when="FIRST_COMPLETED").done

@@ -155,7 +155,7 @@ class DiagonalLTI:
             denominator = 1 - p[..., :, None] * p[..., None, :].conj()
         return (w[..., :, None] * w[..., None, :].conj() / denominator).sum((-2, -1)).real.sqrt()
 
-    def hinf_norm(self, joint: bool = False, points: int = 24, zooms: int = 12) -> Tensor:
+    def hinf_norm(self, joint: bool = False, points: int = 12, zooms: int = 7) -> Tensor:
         """max over omega of |G(i omega)|, shape (...); units of the gain.  Raises UnstableSystem.
 
         joint: the last batch dimension holds the outputs of one system with shared poles, and |G| is their root of the sum of

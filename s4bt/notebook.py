@@ -23,6 +23,7 @@ sys.modules["rfc3987_syntax"] = None        # jsonschema's optional IRI checker 
 import nbformat
 import papermill
 import psutil
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
@@ -55,8 +56,13 @@ def ancestors() -> list[psutil.Process]:
 
 def end_with(processes: list[psutil.Process]) -> None:
     """Kill this process and all its children as soon as one of `processes` is gone (a killed `dvc repro` leaves no writer)."""
+    def alive(process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return False
+
     def watch() -> None:
-        while all(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
+        while all(map(alive, processes)):
             time.sleep(0.5)
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -119,6 +125,8 @@ def publish(stage: Path) -> None:
 def run(path: Path, scale: str, task: str | None) -> None:
     """Execute one notebook.  Raises UserError for whatever the user can mend."""
     load_task(scale, task) if task else load_scale(scale)
+    if not path.is_file():
+        raise UserError(f"{path}: no such notebook. The stages are in notebooks/pipeline/")
     name, folder = f"{scale}-{task or 'all'}-{path.stem}", task_dir(scale, task or "compare")
     with sole_writer(name), contextlib.ExitStack() as stack:
         work = ROOT / ".scratch" / "stages" / name
@@ -132,15 +140,22 @@ def run(path: Path, scale: str, task: str | None) -> None:
         executed = work / "executed.ipynb"
         try:
             papermill.execute_notebook(path, executed, parameters, cwd=ROOT, kernel_name="python3", progress_bar=False,
-                                       record_timing=False, config=Config({"KernelManager": {"transport": "ipc"}}))
+                                       record_timing=False, config=Config({"KernelManager": {
+                                           "transport": "ipc", "ip": str(work.relative_to(ROOT) / "kernel")}}))
         except PapermillExecutionError as error:
             if error.ename in USER_ERRORS:
                 raise UserError(error.evalue) from error
+            if error.ename == "FileNotFoundError":
+                raise UserError(f"{path.name} needs a file that is not there: {error.evalue}\nRun the stage that makes it: dvc repro") \
+                    from error
             kept = ROOT / ".scratch" / "failed" / f"{name}.ipynb"
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(executed, kept)
             raise UserError(f"{path.name} failed in cell {error.cell_index}: {error.ename}: {error.evalue}\n"
                             f"The notebook up to there, with the traceback: {kept}") from error
+        except (DeadKernelError, RuntimeError) as error:
+            raise UserError(f"{path.name}: the kernel died or did not start ({error}). If memory ran out, lower S4BT_WORKERS or the "
+                            "batch size; start again, and what was finished is not repeated.") from error
         target = work / folder.relative_to(ROOT) / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(scrub(nbformat.read(executed, as_version=4)), target)
@@ -163,6 +178,9 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; finished runs are kept and will not be repeated", file=sys.stderr)
+        return 130
     except OSError as error:
         print(f"error: {error}. Free some space or make the folder writable, then start again; finished runs are kept.",
               file=sys.stderr)

@@ -13,12 +13,15 @@ from scipy import stats
 from s4bt.config import load_task, task_dir
 
 CELL = ["task", "arm", "reducer", "transfer", "poles", "rank"]          # what identifies a configuration, up to the seed
-COLUMNS = [*CELL, "seed", "lr", "accuracy", "val_accuracy", "pre_accuracy", "parameters", "state_space_parameters", "steps",
+COLUMNS = [*CELL, "seed", "lr", "accuracy", "val_accuracy", "start_accuracy", "pretrained_accuracy", "parameters", "state_space_parameters", "steps",
            "steps_total", "seconds"]
 
 
 def summary(scale: str, task: str) -> pd.DataFrame:
-    """One row per arm, rank and seed of a task, with the columns COLUMNS."""
+    """One row per arm, rank and seed of a task, with the columns COLUMNS.
+
+    start_accuracy is that of the model right before post-training, pretrained_accuracy that of the large model of the same seed.
+    """
     folder = task_dir(scale, task)
     config, _ = load_task(scale, task)
     pre = pd.read_csv(folder / "pretrain.csv").assign(arm="pretrained", rank=config.model.state, poles="tied")
@@ -27,7 +30,8 @@ def summary(scale: str, task: str) -> pd.DataFrame:
     before = post.arm.isin(["truncated", "untruncated"])
     frames = [pre.assign(steps_total=pre.steps), one.assign(steps_total=config.pretrain.steps),
               post.assign(steps_total=post.steps + before * config.pretrain.steps)]
-    rows = pd.concat(frames, ignore_index=True).assign(task=task)
+    rows = pd.concat(frames, ignore_index=True).assign(task=task).rename(columns={"pre_accuracy": "start_accuracy"})
+    rows["pretrained_accuracy"] = rows.seed.map(pre.set_index("seed").accuracy)
     seconds = {}
     for phase in ("pretrain", "truncate", "retrain"):
         seconds |= {name: entry["seconds"] for name, entry in json.loads((folder / f"seconds-{phase}.json").read_text()).items()}
@@ -41,7 +45,8 @@ def intervals(rows: pd.DataFrame, value: str = "accuracy", level: float = 0.95) 
     """Mean and half-width of its t interval for every cell: columns mean, half, seeds.
 
     Seed-to-seed variance is pooled over the ranks of an arm of a task (one-way analysis of variance), because a variance from
-    two or three seeds alone says little: half = t(level, df) s / sqrt(seeds), df = sum over ranks of (seeds - 1).
+    two or three seeds alone says little: half = t(level, df) s / sqrt(seeds), df = sum over ranks of (seeds - 1). The level is
+    nominal: seeds that are lucky at one rank and at the others, too, make the intervals of two seeds cover 89 to 94 % of the time.
     """
     by = [c for c in CELL if c in rows]
     cells = rows.groupby(by, dropna=False)[value].agg(mean="mean", var="var", seeds="size").reset_index()
@@ -53,25 +58,34 @@ def intervals(rows: pd.DataFrame, value: str = "accuracy", level: float = 0.95) 
 
 
 def gains(rows: pd.DataFrame, against: str = "skew-hippo") -> pd.DataFrame:
-    """Accuracy of the retrained truncated models minus that of a baseline of the same task, rank and seed.
+    """Accuracy of the retrained truncated models minus that of a baseline of the same task, rank, seed and kind of poles.
 
-    Columns of CELL, seed and gain. The baseline stores its poles as the truncated model does, where that baseline was run.
+    Columns of CELL, seed and gain; only where that baseline was run.
     """
-    base = rows[rows.arm == against]
-    out = []
-    for poles, part in rows[rows.arm == "truncated"].groupby("poles"):
-        same = base[base.poles == (poles if (base.poles == poles).any() else "tied")]
-        merged = part.merge(same[["task", "rank", "seed", "accuracy"]], on=["task", "rank", "seed"], suffixes=("", "_base"))
-        out.append(merged.assign(gain=merged.accuracy - merged.accuracy_base, arm=against))
-    return pd.concat(out, ignore_index=True)[[*CELL, "seed", "gain"]]
+    base = rows[rows.arm == against][["task", "rank", "seed", "poles", "accuracy"]]
+    merged = rows[rows.arm == "truncated"].merge(base, on=["task", "rank", "seed", "poles"], suffixes=("", "_base"))
+    return merged.assign(gain=merged.accuracy - merged.accuracy_base, arm=against)[[*CELL, "seed", "gain"]]
 
 
 def across_tasks(gain: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
-    """Mean gain per reducer and transfer with a t interval over tasks, and the number of tasks with a positive mean.
+    """Mean gain per reducer, transfer and rank with a t interval over tasks, and the number of tasks with a positive mean.
 
-    gain: output of `gains`. Runs of one task are averaged first, so that n is the number of tasks.
+    gain: output of `gains`. Runs of one task are averaged first, so that n is the number of tasks. Six tasks, two of them
+    alike, are no random sample: the interval describes their spread.
     """
-    tasks = gain.groupby(["reducer", "transfer", "task"]).gain.mean().reset_index()
-    out = tasks.groupby(["reducer", "transfer"]).gain.agg(mean="mean", sd="std", tasks="size", wins=lambda g: int((g > 0).sum()))
+    by = ["reducer", "transfer", "rank"]
+    tasks = gain.groupby([*by, "task"]).gain.mean().reset_index()
+    out = tasks.groupby(by).gain.agg(mean="mean", sd="std", tasks="size", wins=lambda g: int((g > 0).sum()))
     out["half"] = stats.t.ppf(0.5 + level / 2, out.tasks - 1) * out.sd / np.sqrt(out.tasks)
     return out.drop(columns="sd").reset_index()
+
+
+def correlations(rows: pd.DataFrame) -> dict[str, float]:
+    """Pearson's correlation of retrained with pretrained accuracy, truncated models: over all tasks, and inside them.
+
+    Inside: both accuracies minus their means over the seeds of a cell, so that easy and hard tasks do not count.
+    """
+    part = rows[rows.arm == "truncated"]
+    inside = part[["pretrained_accuracy", "accuracy"]] - part.groupby(CELL, dropna=False)[["pretrained_accuracy", "accuracy"]].transform("mean")
+    pick = lambda frame: round(float(frame[["pretrained_accuracy", "accuracy"]].corr().iloc[0, 1]), 6)  # noqa: E731
+    return {"over_tasks": pick(part), "inside_tasks": pick(inside)}

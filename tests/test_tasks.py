@@ -132,7 +132,7 @@ def test_retrieval_pairs_are_balanced_and_no_text_is_in_two_splits(tmp_path, mon
     raw = fake_wheel(tmp_path, "licensedcode-data", files, monkeypatch)
     groups = retrieval.licence_texts(raw, 64)
     assert sum(map(len, groups.values())) == 71 and set(groups) == set(texts)
-    data = retrieval.build(RetrievalData(**SIZES, length=64), raw)
+    data = retrieval.build(RetrievalData(**SIZES, length=64, texts=2), raw)
     owner = {t: (k, i) for k, v in texts.items() for i, t in enumerate(v) if (k, i) != ("lic0", 0)}
     used = {}
     for name, split in data.splits.items():

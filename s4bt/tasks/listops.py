@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from s4bt.config import ListOpsData, progress_bar
+from s4bt.config import ListOpsData, UserError, progress_bar
 from s4bt.tasks import Dataset, Info, cut
 
 OPERATORS = {"[MIN": min, "[MAX": max, "[MED": lambda v: int(statistics.median(v)), "[SM": lambda v: sum(v) % 10}
@@ -43,10 +43,14 @@ def build(data: ListOpsData, raw: Path | None = None) -> Dataset:
     rng, need = random.Random(data.seed), sum(data.sizes().values())
     found: dict[tuple[str, ...], int] = {}
     with progress_bar(need, "listops expressions") as bar:
+        fruitless = 0
         while len(found) < need:
+            if (fruitless := fruitless + 1) > 100_000:
+                raise UserError(f"listops: 100,000 expressions in a row were too short, too long or known already; {len(found)} of {need} "
+                                "were found. Widen min_length and max_length, or ask for fewer examples")
             tokens, value = expression(rng, data)
             if data.min_length < len(tokens) < data.max_length and tuple(tokens) not in found:
-                found[tuple(tokens)] = value
+                found[tuple(tokens)], fruitless = value, 0
                 bar.update()
     x = np.zeros((need, data.max_length), np.uint8)
     for row, tokens in zip(x, found):

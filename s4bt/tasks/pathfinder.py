@@ -1,7 +1,8 @@
 """Pathfinder and Path-X: do two discs lie on the tips of one dashed contour?  Two classes.  (Linsley et al. 2018; Tay et al. 2021)
 
 Two target contours of `segments` paddles each, shorter distractors, nothing overlapping. Label 1: discs on both tips of the
-first contour. Label 0: on one tip of each. Lengths are in pixels of the final image; drawn at twice the size and averaged.
+first contour. Label 0: on one tip of each. A scene is used only if both ways put the discs equally far apart, so that their
+distance does not tell the label. Lengths are in pixels of the final image; drawn at twice the size and averaged.
 A sample is a grey level, read row by row and normalised to [-1, 1].
 """
 from __future__ import annotations
@@ -19,7 +20,8 @@ from s4bt.config import PathfinderData, UserError, cores, progress_bar
 from s4bt.tasks import Dataset, Info, cut
 
 CLEARANCE = 1.0     # least free distance between two contours, pixels
-TRIES = 500         # scenes tried before an image is given up
+MATCH = 1.0         # the discs are this nearly as far apart in a negative scene as they would be in a positive one, pixels
+TRIES = 1000        # scenes tried before an image is given up
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,12 @@ def scene(rng: np.random.Generator, data: PathfinderData, label: int) -> Scene:
                 taken = np.concatenate([taken, line])
         else:
             tips = [np.stack([c[0, 0], c[-1, 1]]) for c in placed[:2]]
-            discs = tips[0] if label else np.stack([tips[0][rng.integers(2)], tips[1][rng.integers(2)]])
-            if np.linalg.norm(discs[0] - discs[1]) > 2 * data.radius + CLEARANCE:
-                return Scene(placed, discs, label)
+            apart = np.linalg.norm(tips[0][0] - tips[0][1])
+            cross = np.linalg.norm(tips[0][:, None] - tips[1], axis=-1)
+            close = np.argwhere(abs(cross - apart) < MATCH)              # tips of both contours, as far apart as those of one
+            if len(close) and min(apart, *cross[tuple(close.T)]) > 2 * data.radius + CLEARANCE:
+                i, j = close[rng.integers(len(close))]
+                return Scene(placed, tips[0] if label else np.stack([tips[0][i], tips[1][j]]), label)
     raise UserError(f"pathfinder: no room for two contours of {data.segments} paddles and {data.distractors} distractors on "
                     f"{data.size} x {data.size} pixels; make the contours shorter or the image larger")
 

@@ -50,20 +50,17 @@ def passage(text: bytes, length: int, rng: np.random.Generator) -> bytes:
     return text[start:start + length]
 
 
-def pairs(groups: dict[str, list[bytes]], count: int, length: int, taken: set[bytes], rng: np.random.Generator) -> Split:
-    """`count` pairs, half of them of one licence; licences are drawn evenly, not by their number of texts.
+def pairs(groups: dict[str, list[bytes]], keys: list[str], count: int, length: int, taken: set[bytes],
+          rng: np.random.Generator) -> Split:
+    """`count` pairs, half of them of one licence; licences are drawn evenly from `keys`, for both labels alike.
 
     taken: passages of other splits, which are not drawn (phrases that two texts share); those drawn here are added.
     """
-    keys = sorted(groups)
-    rich = [k for k in keys if len(groups[k]) > 1]
-    if not rich or len(keys) < 2:
-        raise UserError("retrieval: a split has no licence with two texts; ask for a shorter length or more examples")
     x, y, own = np.zeros((count, 2, length), np.uint8), np.arange(count, dtype=np.int64) % 2, set()
     for row, label in zip(x, y):
         while True:
             if label:
-                texts = groups[rich[rng.integers(len(rich))]]
+                texts = groups[keys[rng.integers(len(keys))]]
                 a, b = (texts[i] for i in rng.choice(len(texts), 2, replace=False))
             else:
                 a, b = (groups[keys[i]][rng.integers(len(groups[keys[i]]))] for i in rng.choice(len(keys), 2, replace=False))
@@ -71,19 +68,25 @@ def pairs(groups: dict[str, list[bytes]], count: int, length: int, taken: set[by
             if len(cuts) == 2 and not cuts & taken:
                 break
         own |= cuts
-        row[:] = [np.frombuffer(c, np.uint8) for c in sorted(cuts)]
+        row[:] = [np.frombuffer(c, np.uint8) for c in rng.permutation(sorted(cuts))]
     taken |= own
     order = rng.permutation(count)
     return Split(x[order], np.full((count, 2), length, np.int32), y[order])
 
 
 def build(data: RetrievalData, raw: Path) -> Dataset:
-    """Deal the texts of every licence to the splits, then draw pairs inside each split."""
+    """Deal the texts of every licence to the splits, then draw pairs inside each split.
+
+    Only licences with data.texts texts in every split take part, so that a single passage tells nothing of the label.
+    """
     rng = np.random.default_rng(data.seed)
     dealt: dict[str, dict[str, list[bytes]]] = {name: defaultdict(list) for name in data.sizes()}
     for key, texts in sorted(licence_texts(raw, data.length).items()):
         for i in rng.permutation(len(texts)):
             dealt[str(rng.choice(list(dealt), p=[0.6, 0.15, 0.25]))][key].append(texts[i])
+    keys = sorted(k for k in dealt["train"] if all(len(texts.get(k, ())) >= data.texts for texts in dealt.values()))
+    if len(keys) < 2:
+        raise UserError(f"retrieval: only {len(keys)} licences have {data.texts} texts in every split; ask for fewer or shorter texts")
     taken: set[bytes] = set()
     return Dataset(Info(256, 2, documents=2),
-                   {name: pairs(dealt[name], size, data.length, taken, rng) for name, size in data.sizes().items()})
+                   {name: pairs(dealt[name], keys, size, data.length, taken, rng) for name, size in data.sizes().items()})

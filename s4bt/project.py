@@ -53,7 +53,8 @@ def lock() -> None:
         cwd=ROOT, capture_output=True, text=True, check=False)
     if resolved.returncode:
         raise UserError(f"pip-compile could not resolve the dependencies of pyproject.toml:\n{resolved.stderr[-2000:]}")
-    lines = [re.sub(r"(==[^+\s]+)\+\w+", r"\1", line) for line in resolved.stdout.splitlines() if line and not line.startswith(("#", "--"))]
+    lines = [re.sub(r"(==[^+\s]+)\+\w+", r"\1", line) for line in resolved.stdout.splitlines()
+             if line and not line.startswith(("#", "--", "pip=="))]                       # pip is the one that venv brings
     for path, text in ((ROOT / "requirements.lock", lock_header() + "\n".join(lines) + "\n"), (ROOT / "environment.yml", environment())):
         with atomic_path(path) as temporary:
             temporary.write_text(text)

@@ -52,6 +52,17 @@ def test_pathfinder_labels_follow_from_the_geometry():
         assert (np.abs(other_end - second).max() < 1e-9) == bool(scene.label) == bool(index % 2)
 
 
+def test_the_distance_of_the_discs_does_not_tell_the_label():
+    """The best rule `a < distance < b` found on one half of the scenes is near chance on the other half."""
+    scenes = [pathfinder.scene(np.random.default_rng([2, i]), PATHS, i % 2) for i in range(400)]
+    d = np.array([np.linalg.norm(s.discs[0] - s.discs[1]) for s in scenes])
+    y = np.array([s.label for s in scenes])
+    inside = lambda a, b, part: (((d > a) & (d < b)) == y)[part].mean()  # noqa: E731
+    grid = np.quantile(d, np.linspace(0, 1, 15))
+    a, b = max(((a, b) for a in grid for b in grid), key=lambda ab: inside(*ab, slice(0, 200)))
+    assert inside(a, b, slice(200, 400)) < 0.62
+
+
 def test_pathfinder_contours_do_not_touch_and_are_drawn():
     for index in range(20):
         scene = pathfinder.scene(np.random.default_rng([1, index]), PATHS, index % 2)
@@ -83,6 +94,11 @@ def test_any_number_of_workers_draws_the_same_images(monkeypatch):
     one = pathfinder.build(data)
     monkeypatch.setenv("S4BT_WORKERS", "2")
     assert np.array_equal(one["train"].x, pathfinder.build(data)["train"].x)
+
+
+def test_an_impossible_listops_is_an_error_and_not_a_loop():
+    with pytest.raises(UserError, match="100,000 expressions in a row were too short"):
+        listops.build(ListOpsData(**SIZES, min_length=3, max_length=5, max_depth=2, max_arguments=2).model_copy(update={"train": 10**6}))
 
 
 def test_an_image_without_room_is_an_error(monkeypatch):
@@ -122,6 +138,10 @@ def licence(key, text):
     return f"---\nlicense_expression: {key}\nrelevance: 100\n---\n\n{text}\n"
 
 
+def owner_of(passage, owner):
+    return next(o for t, o in owner.items() if bytes(passage).decode() in t)
+
+
 def test_retrieval_pairs_are_balanced_and_no_text_is_in_two_splits(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     words = lambda: " ".join("".join(chr(97 + c) for c in rng.integers(0, 26, 5)) for _ in range(40))  # noqa: E731
@@ -137,8 +157,11 @@ def test_retrieval_pairs_are_balanced_and_no_text_is_in_two_splits(tmp_path, mon
     used = {}
     for name, split in data.splits.items():
         assert split.y.sum() * 2 == len(split)
+        per_licence = {label: np.bincount([int(owner_of(p, owner)[0][3:]) for pair in split.x[split.y == label] for p in pair],
+                                          minlength=6) for label in (0, 1)}
+        assert (per_licence[0] > 0).all() and (per_licence[1] > 0).all()      # a licence alone tells nothing
         for pair, label in zip(split.x, split.y):
-            found = [next(o for t, o in owner.items() if bytes(p).decode() in t) for p in pair]
+            found = [owner_of(p, owner) for p in pair]
             assert (found[0][0] == found[1][0]) == bool(label) and found[0] != found[1]
             for text in found:
                 assert used.setdefault(text, name) == name

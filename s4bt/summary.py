@@ -46,7 +46,7 @@ def intervals(rows: pd.DataFrame, value: str = "accuracy", level: float = 0.95) 
 
     Seed-to-seed variance is pooled over the ranks of an arm of a task (one-way analysis of variance), because a variance from
     two or three seeds alone says little: half = t(level, df) s / sqrt(seeds), df = sum over ranks of (seeds - 1). The level is
-    nominal: seeds that are lucky at one rank and at the others, too, make the intervals of two seeds cover 89 to 94 % of the time.
+    nominal: seeds that are lucky at one rank and at the others, too, make the intervals of two seeds cover 85 to 94 % of the time.
     """
     by = [c for c in CELL if c in rows]
     cells = rows.groupby(by, dropna=False)[value].agg(mean="mean", var="var", seeds="size").reset_index()

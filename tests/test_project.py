@@ -96,7 +96,7 @@ def test_the_modules_form_a_staircase():
 
 def test_files_stay_small():
     sizes = {p.name: len(p.read_text().splitlines()) for p in (ROOT / "s4bt").rglob("*.py")}
-    assert all(n <= 330 for n in sizes.values()), sizes
+    assert all(n <= 360 for n in sizes.values()), sizes
 
 
 @pytest.mark.parametrize("scale", [s for s in SCALES if s != "laptop"])

@@ -35,10 +35,11 @@ def _fresh(config: TaskConfig, dataset: Dataset, **changes) -> S4Model:
     return S4Model(info.vocabulary, info.classes, info.documents, **{**config.model.model_dump(), **changes}).to(device())
 
 
-def _scores(model: S4Model, dataset: Dataset) -> dict:
+def _scores(model: S4Model, dataset: Dataset, curve: list[dict] | None = None) -> dict:
+    """Test and validation accuracy and sizes; the weights that `fit` leaves are those of the curve's best validation accuracy."""
     sizes = count_parameters(model)
-    return {"accuracy": evaluate(model, dataset, "test")["accuracy"], "val_accuracy": evaluate(model, dataset, "val")["accuracy"],
-            "parameters": sizes["total"], "state_space_parameters": sizes["state_space"]}
+    val = max(row["val_accuracy"] for row in curve) if curve else evaluate(model, dataset, "val")["accuracy"]
+    return {"accuracy": evaluate(model, dataset, "test")["accuracy"], "val_accuracy": val, "parameters": sizes["total"], "state_space_parameters": sizes["state_space"]}
 
 
 def _run(phase: str, scale: str, task: str, steps: int, **fields) -> dict:
@@ -62,7 +63,7 @@ def pretrain_run(run: dict, folder: Path, progress) -> dict:
     curve = fit(model, dataset, config.pretrain, run["lr"], run["seed"], progress)
     save_model(model, folder / "model.safetensors")
     pd.DataFrame(curve).to_csv(folder / "curve.csv", index=False)
-    return {"seed": run["seed"], "lr": run["lr"], "steps": run["steps"], **_scores(model, dataset)}
+    return {"seed": run["seed"], "lr": run["lr"], "steps": run["steps"], **_scores(model, dataset, curve)}
 
 
 # -- truncate -------------------------------------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ def retrain_run(run: dict, folder: Path, progress) -> dict:
     save_model(model, folder / "model.safetensors")
     pd.DataFrame(curve).to_csv(folder / "curve.csv", index=False)
     keep = ("arm", "reducer", "transfer", "poles", "rank", "seed", "lr", "steps")
-    return {key: run[key] for key in keep if key in run} | {"pre_accuracy": before} | _scores(model, dataset)
+    return {key: run[key] for key in keep if key in run} | {"pre_accuracy": before} | _scores(model, dataset, curve)
 
 
 def best_rate(results: list[dict]) -> float:

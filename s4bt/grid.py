@@ -29,7 +29,7 @@ INLINE = 200
 def client() -> Client:
     """A client of the scheduler at DASK_SCHEDULER_ADDRESS, or of one-thread worker processes on this machine.
 
-    Listens on loopback only, without a dashboard. As many workers as cores (S4BT_WORKERS overrides).
+    Listens on loopback only. As many workers as cores (S4BT_WORKERS overrides).
     Raises UserError if the named scheduler does not answer.
     """
     if address := os.environ.get("DASK_SCHEDULER_ADDRESS"):
@@ -42,7 +42,7 @@ def client() -> Client:
                      "distributed.scheduler.worker-saturation": 1.0, "distributed.admin.tick.limit": "1h",
                      "distributed.worker.memory.target": False, "distributed.worker.memory.spill": False,
                      "distributed.worker.memory.pause": False, "distributed.worker.memory.terminate": False})
-    local = LocalCluster(n_workers=max(1, cores()), threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None,
+    local = LocalCluster(n_workers=max(1, cores()), threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0",
                          silence_logs=50, local_directory=str(ROOT / ".scratch" / "dask"))
     own = Client(local)
     own.own_cluster = local

@@ -20,8 +20,8 @@ from s4bt.config import PathfinderData, UserError, cores, progress_bar
 from s4bt.tasks import Dataset, Info, cut
 
 CLEARANCE = 1.0     # least free distance between two contours, pixels
-MATCH = 1.0         # the discs are this nearly as far apart in a negative scene as they would be in a positive one, pixels
-TRIES = 1000        # scenes tried before an image is given up
+MATCH = 0.4         # the discs are this nearly as far apart in a negative scene as they would be in a positive one, pixels
+TRIES = 3000        # scenes tried before an image is given up
 
 
 @dataclass(frozen=True)

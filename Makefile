@@ -37,10 +37,11 @@ quick study paper:
 	$(if $(filter quick,$@),$(LANES))
 	dvc --cd results/$@ repro
 
-# At toy size starting notebooks is all the work, and dvc starts one at a time: three processes share the tasks.
+# At toy size starting notebooks is all the work, and dvc starts one at a time: three processes share the tasks,
+# and one that finds dvc's lock taken tries again.
 define LANES
 printf '%s\n' "analyse@listops analyse@text" "analyse@retrieval analyse@image" "analyse@pathfinder analyse@pathx" \
-	| S4BT_WORKERS=1 xargs -P 3 -I '{}' sh -c 'dvc --cd results/quick repro {} || true'
+	| S4BT_WORKERS=1 xargs -P 3 -I '{}' sh -c 'for try in 1 2 3; do dvc --cd results/quick repro {} && exit; sleep $$try; done; true'
 endef
 
 lab: $(READY)    ## open JupyterLab on the notebooks

@@ -53,14 +53,14 @@ def test_pathfinder_labels_follow_from_the_geometry():
 
 
 def test_the_distance_of_the_discs_tells_little_of_the_label():
-    """The best rule `a < distance < b` found on half of the scenes: about 70 % on the other half, over 80 % without matching."""
+    """The best rule `a < distance < b` found on half of the scenes: about 60 % on the other half, over 80 % without matching."""
     scenes = [pathfinder.scene(np.random.default_rng([2, i]), PATHS, i % 2) for i in range(400)]
     d = np.array([np.linalg.norm(s.discs[0] - s.discs[1]) for s in scenes])
     y = np.array([s.label for s in scenes])
     inside = lambda a, b, part: (((d > a) & (d < b)) == y)[part].mean()  # noqa: E731
     grid = np.quantile(d, np.linspace(0, 1, 15))
     a, b = max(((a, b) for a in grid for b in grid), key=lambda ab: inside(*ab, slice(0, 200)))
-    assert inside(a, b, slice(200, 400)) < 0.76
+    assert inside(a, b, slice(200, 400)) < 0.70
 
 
 def test_pathfinder_contours_do_not_touch_and_are_drawn():

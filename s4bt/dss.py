@@ -30,7 +30,7 @@ STATE_SPACE = ("Lambda_re", "Lambda_im", "W", "log_dt", "D")
 def skew_hippo(N: int) -> np.ndarray:
     """The N eigenvalues with positive imaginary part of Skew-HiPPO, complex (N,), largest first; real part -1/2.
 
-    S = (M - M^T) / 2 of order 2N with M_ij = sqrt((2i+1)(2j+1)) for i > j.  (Gupta et al. 2022, sec. 4.1)
+    S = (M - M^T) / 2 of order 2N with M_ij = sqrt((2i+1)(2j+1)) for i > j.  (Gupta et al. 2022)
     """
     v = np.sqrt(2 * np.arange(2 * N) + 1.0)
     M = np.tril(np.outer(v, v), -1)

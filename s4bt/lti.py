@@ -10,7 +10,7 @@ continuous  h(t) = sum_n w_n exp(lambda_n t),   G(i omega) = sum_n w_n / (i omeg
 discrete    h[k] = sum_n w_n lambda_n^k,        G(omega)   = sum_n w_n / (1 - lambda_n exp(-i omega dt))
 real        the output is Re(h): the system with poles {lambda, conj lambda} and residues {w/2, conj w/2}
 
-The notation is that of Gupta et al. 2022 (arXiv 2203.14343, sec. 3) for the layer and of Antoulas 2005 (ch. 5) for norms.
+The notation is that of Gupta et al. 2022 (arXiv 2203.14343) for the layer and of Antoulas 2005 for norms.
 """
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class DiagonalLTI:
         """(integral of |h|^2)^(1/2), or the root of the sum of |h[k]|^2 of a discrete system; shape (...).
 
         ||h||^2 = sum_ij w_i conj(w_j) / -(lambda_i + conj lambda_j), and with 1 - lambda_i conj lambda_j in the discrete
-        case (Antoulas 2005, sec. 5.5).  Raises UnstableSystem.
+        case (Antoulas 2005).  Raises UnstableSystem.
         """
         self.require_stable("the H2 norm")
         full = self.with_conjugates()

@@ -4,7 +4,7 @@ B, L      batch, sequence length;  H  width;  N  complex modes per channel
 x         (B, L) token numbers or real samples, (B, 2, L) for two documents
 lengths   (B,) or (B, 2): samples before the padding, None when nothing is padded
 
-A block is  u + dropout(Linear(GELU(DSS(u)))),  with a norm before the DSS layer or after the sum.  (Gupta et al. 2022, sec. 5)
+A block is  u + dropout(Linear(GELU(DSS(u)))),  with a norm before the DSS layer or after the sum.  (Gupta et al. 2022)
 """
 from __future__ import annotations
 

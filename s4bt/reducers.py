@@ -16,7 +16,7 @@ from s4bt.lti import DiagonalLTI
 def bt_shared(system: DiagonalLTI, rank: int) -> DiagonalLTI:
     """Balanced truncation of (Lambda, 1, W), all rows of W as outputs of one system; the channels keep sharing Lambda.
 
-    First reading of Ezoe & Sato 2024, sec. III-B.  Raises as `shared_balanced_truncation`.
+    First reading of Ezoe & Sato 2024.  Raises as `shared_balanced_truncation`.
     """
     reduced, _ = shared_balanced_truncation(replace(system, real=False), rank)
     return replace(reduced, real=system.real)
@@ -25,7 +25,7 @@ def bt_shared(system: DiagonalLTI, rank: int) -> DiagonalLTI:
 def bt_channel(system: DiagonalLTI, rank: int) -> DiagonalLTI:
     """Balanced truncation of every channel's (Lambda, 1, W_h) by itself; each channel gets its own poles.
 
-    Second reading of Ezoe & Sato 2024, sec. III-B.  Raises as `balanced_truncation`.
+    Second reading of Ezoe & Sato 2024.  Raises as `balanced_truncation`.
     """
     reduced, _ = balanced_truncation(replace(system, real=False), rank)
     return replace(reduced, real=system.real)

@@ -63,7 +63,7 @@ def evaluate(model: S4Model, dataset: Dataset, name: str, size: int = 128) -> di
 
 
 def optimizer(model: S4Model, config: TrainConfig, lr: float) -> torch.optim.AdamW:
-    """AdamW; the parameters of the DSS layers at ssm_lr * lr and without weight decay.  (Gupta et al. 2022, app. A)"""
+    """AdamW; the parameters of the DSS layers at ssm_lr * lr and without weight decay.  (as the public DSS runs do)"""
     inside = [p for name, p in model.named_parameters() if is_state_space(name)]
     outside = [p for name, p in model.named_parameters() if not is_state_space(name)]
     return torch.optim.AdamW([{"params": outside, "lr": lr, "weight_decay": config.weight_decay},

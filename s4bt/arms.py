@@ -7,6 +7,7 @@ skew-hippo       nothing: a model with r modes from Skew-HiPPO, as many steps as
 skew-hippo-long  the same with as many steps as pretraining and retraining together                            baseline (b)
 one-shot         the truncated model as it is, no post-training                                                baseline (c)
 untruncated      the pretrained model with all N modes                                                         baseline (d)
+skew-hippo-rest  the pretrained model whose DSS layers are new ones with r modes from Skew-HiPPO               control (e)
 """
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from s4bt.model import S4Model, count_parameters, load_model, save_model, trunca
 from s4bt.tasks import Dataset, load
 from s4bt.train import device, evaluate, fit, seed_everything
 
-TRUNCATION = 20
+TRUNCATION = 20     # what a truncation and its measurement cost, in training steps, for the ETA
 
 
 def _data(run: dict) -> tuple[TaskConfig, Dataset]:
@@ -39,7 +40,8 @@ def _scores(model: S4Model, dataset: Dataset, curve: list[dict] | None = None) -
     """Test and validation accuracy and sizes; the weights that `fit` leaves are those of the curve's best validation accuracy."""
     sizes = count_parameters(model)
     val = max(row["val_accuracy"] for row in curve) if curve else evaluate(model, dataset, "val")["accuracy"]
-    return {"accuracy": evaluate(model, dataset, "test")["accuracy"], "val_accuracy": val, "parameters": sizes["total"], "state_space_parameters": sizes["state_space"]}
+    return {"accuracy": evaluate(model, dataset, "test")["accuracy"], "val_accuracy": val, "parameters": sizes["total"],
+            "state_space_parameters": sizes["state_space"]}
 
 
 def _run(phase: str, scale: str, task: str, steps: int, **fields) -> dict:
@@ -101,8 +103,10 @@ def arms(grid: Grid, config: TaskConfig) -> list[dict]:
     short, long = config.retrain.steps, config.pretrain.steps + config.retrain.steps
     found = [{"arm": "truncated", "reducer": m, "transfer": t, "ranks": grid.ranks, "steps": short}
              for m in grid.reducers for t in ("dss", "whole")]
-    found += [{"arm": "skew-hippo", "poles": p, "ranks": grid.ranks, "steps": short} for p in ("tied", "per-channel")]
-    found.append({"arm": "skew-hippo-long", "poles": "tied", "ranks": grid.long_ranks, "steps": long})
+    found += [{"arm": "skew-hippo", "poles": p, "ranks": ranks, "steps": short}
+              for p, ranks in (("tied", grid.ranks), ("per-channel", grid.baseline_ranks))]
+    found.append({"arm": "skew-hippo-long", "poles": "tied", "ranks": grid.baseline_ranks, "steps": long})
+    found.append({"arm": "skew-hippo-rest", "poles": "tied", "ranks": grid.ranks, "steps": short})
     found.append({"arm": "untruncated", "ranks": [config.model.state], "steps": short})
     return found
 
@@ -123,15 +127,17 @@ def retrain_run(run: dict, folder: Path, progress) -> dict:
         model = load_model(truncated_path(run["scale"], run["task"], run)).to(device())
         if run["transfer"] == "dss":
             model = with_dss_of(_fresh(config, dataset), model)
+    elif run["arm"] == "skew-hippo-rest":
+        model = load_model(pretrained_path(run["scale"], run["task"], run["seed"])).to(device())
+        model = with_dss_of(model, _fresh(config, dataset, state=run["rank"], poles=run["poles"]))
     else:
         model = _fresh(config, dataset, state=run["rank"], poles=run["poles"])
-    before = evaluate(model, dataset, "test")["accuracy"]
     settings = config.retrain.model_copy(update={"steps": run["steps"]})
     curve = fit(model, dataset, settings, run["lr"], 1000 + run["seed"], progress)
     save_model(model, folder / "model.safetensors")
     pd.DataFrame(curve).to_csv(folder / "curve.csv", index=False)
     keep = ("arm", "reducer", "transfer", "poles", "rank", "seed", "lr", "steps")
-    return {key: run[key] for key in keep if key in run} | {"pre_accuracy": before} | _scores(model, dataset, curve)
+    return {key: run[key] for key in keep if key in run} | _scores(model, dataset, curve)
 
 
 def best_rate(results: list[dict]) -> float:

@@ -187,20 +187,20 @@ class Tasks(Section):
 
 
 class Grid(Section):
-    """What is compared: seeds, ranks r, reducers; lr_rank is the rank at which each arm's learning rate is
-    chosen, long_ranks those of the baseline that trains as long as pretraining and retraining together."""
+    """What is compared: seeds, ranks r, reducers; lr_rank is the rank at which each arm's learning rate is chosen,
+    baseline_ranks those of the dear baselines: (b) with all the steps, and (a) with poles of each channel's own."""
 
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     ranks: Annotated[list[Count], Field(min_length=1)]
     reducers: Annotated[list[Literal["bt-shared", "bt-channel"]], Field(min_length=1)]
     lr_rank: Count
-    long_ranks: Annotated[list[Count], Field(min_length=1)]
+    baseline_ranks: Annotated[list[Count], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _lr_rank_is_a_rank(self):
         if self.lr_rank not in self.ranks:
             raise ValueError(f"lr_rank {self.lr_rank} is not one of the ranks {self.ranks}")
-        for name in ("seeds", "ranks", "reducers", "long_ranks"):
+        for name in ("seeds", "ranks", "reducers", "baseline_ranks"):
             if len(set(values := getattr(self, name))) < len(values):
                 raise ValueError(f"{name} {values} holds a value twice")
         return self
@@ -216,7 +216,7 @@ class Scale(Section):
     def _ranks_fit(self):
         for name in TASK_NAMES:
             task = getattr(self.tasks, name)
-            state, largest = task.model.state, max(self.grid.ranks + self.grid.long_ranks)
+            state, largest = task.model.state, max(self.grid.ranks + self.grid.baseline_ranks)
             if max(task.pretrain.batch, task.retrain.batch) > task.data.train:
                 raise ValueError(f"task {name}: a batch is larger than the {task.data.train} training examples")
             if largest > state:

@@ -19,6 +19,7 @@ STYLES = {
     ("one-shot", "bt-shared", "whole"): ("(c) bt-shared, no retraining", _PALETTE[0], "x", ":"),
     ("one-shot", "bt-channel", "whole"): ("(c) bt-channel, no retraining", _PALETTE[2], "+", ":"),
     ("untruncated", "", "tied"): ("(d) untruncated, trained on", _PALETTE[7], "D", "-"),
+    ("skew-hippo-rest", "", "tied"): ("(e) Skew-HiPPO, pretrained rest", _PALETTE[4], "P", "-."),
     ("pretrained", "", "tied"): ("pretrained", "0.2", "*", "-"),
 }
 

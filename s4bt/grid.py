@@ -23,7 +23,7 @@ from s4bt.config import ROOT, UserError, atomic_path, cores, progress_bar, progr
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
                       "MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 
-INLINE = 200
+INLINE = 200        # stages of at most so many training steps run in this process: starting workers costs about five seconds
 
 
 def client() -> Client:
@@ -42,8 +42,8 @@ def client() -> Client:
                      "distributed.scheduler.worker-saturation": 1.0, "distributed.admin.tick.limit": "1h",
                      "distributed.worker.memory.target": False, "distributed.worker.memory.spill": False,
                      "distributed.worker.memory.pause": False, "distributed.worker.memory.terminate": False})
-    local = LocalCluster(n_workers=max(1, cores()), threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0",
-                         silence_logs=50, local_directory=str(ROOT / ".scratch" / "dask"))
+    local = LocalCluster(n_workers=max(1, cores()), threads_per_worker=1, processes=True, host="127.0.0.1",
+                         dashboard_address="127.0.0.1:0", silence_logs=50, local_directory=str(ROOT / ".scratch" / "dask"))
     own = Client(local)
     own.own_cluster = local
     return own

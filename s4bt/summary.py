@@ -13,25 +13,29 @@ from scipy import stats
 from s4bt.config import load_task, task_dir
 
 CELL = ["task", "arm", "reducer", "transfer", "poles", "rank"]          # what identifies a configuration, up to the seed
-COLUMNS = [*CELL, "seed", "lr", "accuracy", "val_accuracy", "start_accuracy", "pretrained_accuracy", "parameters", "state_space_parameters", "steps",
-           "steps_total", "seconds"]
+COLUMNS = [*CELL, "seed", "lr", "accuracy", "val_accuracy", "start_accuracy", "pretrained_accuracy", "parameters",
+           "state_space_parameters", "steps", "steps_total", "seconds"]
 
 
 def summary(scale: str, task: str) -> pd.DataFrame:
     """One row per arm, rank and seed of a task, with the columns COLUMNS.
 
-    start_accuracy is that of the model right before post-training, pretrained_accuracy that of the large model of the same seed.
+    pretrained_accuracy is that of the large model of the same seed; start_accuracy that of the model right before post-training,
+    where it starts as a whole network that was measured (one-shot or pretrained).
     """
     folder = task_dir(scale, task)
     config, _ = load_task(scale, task)
     pre = pd.read_csv(folder / "pretrain.csv").assign(arm="pretrained", rank=config.model.state, poles="tied")
     one = pd.read_csv(folder / "truncate.csv").assign(transfer="whole", steps=0)
     post = pd.read_csv(folder / "retrain.csv")
-    before = post.arm.isin(["truncated", "untruncated"])
+    before = post.arm.isin(["truncated", "untruncated", "skew-hippo-rest"])
     frames = [pre.assign(steps_total=pre.steps), one.assign(steps_total=config.pretrain.steps),
               post.assign(steps_total=post.steps + before * config.pretrain.steps)]
-    rows = pd.concat(frames, ignore_index=True).assign(task=task).rename(columns={"pre_accuracy": "start_accuracy"})
+    rows = pd.concat(frames, ignore_index=True).assign(task=task)
     rows["pretrained_accuracy"] = rows.seed.map(pre.set_index("seed").accuracy)
+    start = ["transfer", "reducer", "rank", "seed"]
+    rows = rows.merge(one[[*start, "accuracy"]].rename(columns={"accuracy": "start_accuracy"}).assign(arm="truncated"), "left")
+    rows.loc[rows.arm == "untruncated", "start_accuracy"] = rows.pretrained_accuracy
     seconds = {}
     for phase in ("pretrain", "truncate", "retrain"):
         seconds |= {name: entry["seconds"] for name, entry in json.loads((folder / f"seconds-{phase}.json").read_text()).items()}
@@ -60,10 +64,12 @@ def intervals(rows: pd.DataFrame, value: str = "accuracy", level: float = 0.95) 
 def gains(rows: pd.DataFrame, against: str = "skew-hippo") -> pd.DataFrame:
     """Accuracy of the retrained truncated models minus that of a baseline of the same task, rank, seed and kind of poles.
 
-    Columns of CELL, seed and gain; only where that baseline was run.
+    Columns of CELL, seed and gain; only where that baseline was run. Control (e), "skew-hippo-rest", starts from a pretrained
+    rest of the network, so only the whole truncated network is compared with it.
     """
     base = rows[rows.arm == against][["task", "rank", "seed", "poles", "accuracy"]]
-    merged = rows[rows.arm == "truncated"].merge(base, on=["task", "rank", "seed", "poles"], suffixes=("", "_base"))
+    truncated = rows[(rows.arm == "truncated") & ((rows.transfer == "whole") | (against != "skew-hippo-rest"))]
+    merged = truncated.merge(base, on=["task", "rank", "seed", "poles"], suffixes=("", "_base"))
     return merged.assign(gain=merged.accuracy - merged.accuracy_base, arm=against)[[*CELL, "seed", "gain"]]
 
 
@@ -86,6 +92,7 @@ def correlations(rows: pd.DataFrame) -> dict[str, float]:
     Inside: both accuracies minus their means over the seeds of a cell, so that easy and hard tasks do not count.
     """
     part = rows[rows.arm == "truncated"]
-    inside = part[["pretrained_accuracy", "accuracy"]] - part.groupby(CELL, dropna=False)[["pretrained_accuracy", "accuracy"]].transform("mean")
-    pick = lambda frame: round(float(frame[["pretrained_accuracy", "accuracy"]].corr().iloc[0, 1]), 6)  # noqa: E731
+    both = ["pretrained_accuracy", "accuracy"]
+    inside = part[both] - part.groupby(CELL, dropna=False)[both].transform("mean")
+    pick = lambda f: round(float(f.pretrained_accuracy.corr(f.accuracy)), 6)  # noqa: E731
     return {"over_tasks": pick(part), "inside_tasks": pick(inside)}

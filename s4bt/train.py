@@ -67,7 +67,7 @@ def optimizer(model: S4Model, config: TrainConfig, lr: float) -> torch.optim.Ada
     inside = [p for name, p in model.named_parameters() if is_state_space(name)]
     outside = [p for name, p in model.named_parameters() if not is_state_space(name)]
     return torch.optim.AdamW([{"params": outside, "lr": lr, "weight_decay": config.weight_decay},
-                              {"params": inside, "lr": lr * config.ssm_lr, "weight_decay": 0.0}], foreach=True)
+                              {"params": inside, "lr": lr * config.ssm_lr, "weight_decay": 0.0}], fused=True)
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:

@@ -41,7 +41,7 @@ def changed(tmp_path, old, new, count=1):
     ("lr: [0.01]", "lr: []", "at least 1 item"),
     ("ranks: [2, 4, 16]", "ranks: [2, 4, 128]", r"rank 128 is above the state dimension N = 64 of task listops"),
     ("ranks: [2, 4, 16]", "ranks: [2, 0, 4]", r"greater than or equal to 1 \(got 0\)"),
-    ("long_ranks: [4]", "long_ranks: [128]", r"rank 128 is above the state dimension N = 64 of task listops"),
+    ("baseline_ranks: [4]", "baseline_ranks: [128]", r"rank 128 is above the state dimension N = 64 of task listops"),
     ("seeds: [0, 1]", "seeds: [0, 0]", r"seeds \[0, 0\] holds a value twice"),
     ("lr_rank: 4", "lr_rank: 5", "lr_rank 5 is not one of the ranks"),
     ("dt_max: 1.0", "dt_max: 0.0001", "dt_min 0.001 is above dt_max 0.0001"),

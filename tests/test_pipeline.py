@@ -134,12 +134,12 @@ def test_a_bare_clone_shows_metrics_and_plots(clone):
 def test_the_summary_has_every_run_and_pretraining_beats_chance():
     rows, grid = pd.read_csv(ROOT / "results/laptop/summary.csv"), load_scale("laptop").grid
     assert list(rows.columns) == COLUMNS and set(rows.task) == set(TASK_NAMES)
-    seeds, ranks = len(grid.seeds), len(grid.ranks)
+    seeds, ranks, few = len(grid.seeds), len(grid.ranks), len(grid.baseline_ranks)
     runs = rows.groupby(["task", "arm"]).size()
     for task in TASK_NAMES:
         assert runs[task].to_dict() == {"pretrained": seeds, "one-shot": 2 * ranks * seeds, "truncated": 4 * ranks * seeds,
-                                        "skew-hippo": 2 * ranks * seeds, "skew-hippo-long": len(grid.long_ranks) * seeds,
-                                        "untruncated": seeds}
+                                        "skew-hippo": (ranks + few) * seeds, "skew-hippo-rest": ranks * seeds,
+                                        "skew-hippo-long": few * seeds, "untruncated": seeds}
         chance = json.loads((ROOT / "results/laptop" / task / "data.json").read_text())["chance"]
         assert rows[(rows.task == task) & (rows.arm == "pretrained")].accuracy.mean() >= chance + 0.15, task
     assert rows[["accuracy", "parameters", "state_space_parameters", "steps", "seconds"]].notna().all().all()

@@ -130,10 +130,13 @@ def test_every_baseline_trains_on_every_rank_it_should():
     for arm in arms.arms(grid, config):
         by_arm.setdefault(arm["arm"], []).append(arm)
     assert {(a["reducer"], a["transfer"]) for a in by_arm["truncated"]} == {(m, t) for m in grid.reducers for t in ("dss", "whole")}
-    assert all(a["ranks"] == grid.ranks for a in by_arm["truncated"] + by_arm["skew-hippo"])
+    assert all(a["ranks"] == grid.ranks for a in by_arm["truncated"])
+    assert {a["poles"]: a["ranks"] for a in by_arm["skew-hippo"]} == {"tied": grid.ranks, "per-channel": grid.baseline_ranks}
     assert {a["steps"] for a in by_arm["truncated"] + by_arm["skew-hippo"]} == {config.retrain.steps}
     assert by_arm["skew-hippo-long"][0]["steps"] == config.pretrain.steps + config.retrain.steps
-    names = [r["name"] for a in arms.arms(grid, config) for r in arms.retrain_runs("laptop", "listops", a, a["ranks"], grid.seeds, [0.1, 0.2])]
+    assert by_arm["skew-hippo-rest"][0]["ranks"] == grid.ranks and by_arm["skew-hippo-rest"][0]["steps"] == config.retrain.steps
+    names = [r["name"] for a in arms.arms(grid, config)
+             for r in arms.retrain_runs("laptop", "listops", a, a["ranks"], grid.seeds, [0.1, 0.2])]
     assert len(names) == len(set(names))
 
 
@@ -191,6 +194,9 @@ def test_gains_are_paired_by_rank_seed_and_kind_of_poles():
     other = table({("x", 2, 0): 0.0}, arm="skew-hippo").assign(poles="per-channel")
     gain = gains(pd.concat([ours, base.assign(reducer=None, transfer=None), other.assign(reducer=None, transfer=None)]))
     assert np.allclose(gain.sort_values(["task", "seed"]).gain, [0.1, 0.3, 0.1, -0.1])
+    rest = base.assign(reducer=None, transfer=None, arm="skew-hippo-rest")
+    inside = gains(pd.concat([ours, ours.assign(transfer="dss", accuracy=1.0), rest]), "skew-hippo-rest")
+    assert set(inside.transfer) == {"whole"} and np.allclose(inside.sort_values(["task", "seed"]).gain, [0.1, 0.3, 0.1, -0.1])
     over = across_tasks(gain)
     assert np.allclose(over["mean"], 0.1) and over.wins.tolist() == [1] and over.tasks.tolist() == [2]
 

@@ -1,8 +1,8 @@
 """Pathfinder and Path-X: do two discs lie on the tips of one dashed contour?  Two classes.  (Linsley et al. 2018; Tay et al. 2021)
 
 Two target contours of `segments` paddles each, shorter distractors, nothing overlapping. Label 1: discs on both tips of the
-first contour. Label 0: on one tip of each. A scene is used only if both ways put the discs equally far apart, so that their
-distance does not tell the label. Lengths are in pixels of the final image; drawn at twice the size and averaged.
+first contour. Label 0: on one tip of each; the discs stay where label 1 would have put them, and a contour grows from each.
+So the places of the discs do not tell the label. Lengths are in pixels of the final image; drawn at twice the size and averaged.
 A sample is a grey level, read row by row and normalised to [-1, 1].
 """
 from __future__ import annotations
@@ -20,7 +20,7 @@ from s4bt.config import PathfinderData, UserError, cores, progress_bar
 from s4bt.tasks import Dataset, Info, cut
 
 CLEARANCE = 1.0     # least free distance between two contours, pixels
-MATCH = 0.4         # the discs are this nearly as far apart in a negative scene as they would be in a positive one, pixels
+ATTEMPTS = 8        # contours tried before a scene is given up
 TRIES = 3000        # scenes tried before an image is given up
 
 
@@ -38,21 +38,22 @@ def near(a: np.ndarray, b: np.ndarray, least: float) -> bool:
     return bool(len(b)) and bool((((a[:, None] - b) ** 2).sum(-1) < least ** 2).any())
 
 
-def grow(rng: np.random.Generator, data: PathfinderData, segments: int, taken: np.ndarray, least: float) -> np.ndarray | None:
+def grow(rng: np.random.Generator, data: PathfinderData, segments: int, taken: np.ndarray, least: float,
+         start: np.ndarray | None = None) -> np.ndarray | None:
     """A chain of paddles (segments, 2, 2), each turned against the one before by a normal angle of deviation `turn`.
 
-    It stays inside the image, `least` away from the points `taken`, and does not touch itself. A paddle that does not fit is
-    turned again, more and more strongly; None if the chain gets stuck.
+    It begins at `start`, or anywhere; stays inside the image, `least` away from the points `taken`, and does not touch itself. A
+    paddle that does not fit is turned again, more and more strongly; None if the chain gets stuck.
     """
     margin = data.radius + 0.5
-    pen, angle = rng.uniform(margin, data.size - margin, 2), rng.uniform(0, 2 * np.pi)
-    paddles, along = [], np.linspace(-data.gap, data.paddle_length, 6)[:, None]
+    pen, angle = rng.uniform(margin, data.size - margin, 2) if start is None else start, 0.0
+    paddles, along = [], np.linspace(0, data.paddle_length, 6)[:, None]
     own = np.empty((0, 2))
     for _ in range(segments):
         for attempt in range(12):
             turned = angle + rng.normal(0, data.turn * (1 + attempt / 4)) if paddles else rng.uniform(0, 2 * np.pi)
             direction = np.array([np.cos(turned), np.sin(turned)])
-            line = pen + direction * along                                               # gap before the paddle included
+            line = pen + direction * along
             if (line < margin).any() or (line > data.size - margin).any() or near(line, taken, least) \
                     or near(line, own[:-12], data.thickness + CLEARANCE):
                 continue
@@ -60,40 +61,44 @@ def grow(rng: np.random.Generator, data: PathfinderData, segments: int, taken: n
         else:
             return None
         own = np.concatenate([own, line])
+        along = np.linspace(-data.gap, data.paddle_length, 6)[:, None]                   # from now on with the gap before
         paddles.append([pen, line[-1]])
         pen, angle = line[-1] + direction * data.gap, turned
     return np.array(paddles)
 
 
+def outline(contour: np.ndarray) -> np.ndarray:
+    """Points along a contour: ends and middles of its paddles and gaps, (2 segments - 1 + 2 segments, 2)."""
+    chain = contour.reshape(-1, 2)
+    return np.concatenate([chain, (chain[1:] + chain[:-1]) / 2])
+
+
 def scene(rng: np.random.Generator, data: PathfinderData, label: int) -> Scene:
     """Grow contours until all are placed without touching.  Raises UserError if the image is too crowded."""
     between, disc = data.thickness + CLEARANCE, data.radius - data.thickness / 2
+
+    def fill(contours: list[np.ndarray], starts: list[np.ndarray | None]) -> list[np.ndarray] | None:
+        for k in range(len(contours), 2 + data.distractors):
+            taken = np.concatenate([np.empty((0, 2)), *map(outline, contours)])
+            segments = data.segments if k < 2 else data.distractor_segments
+            grown = (grow(rng, data, segments, taken, between + disc, starts[k] if k < len(starts) else None) for _ in range(ATTEMPTS))
+            new = next((contour for contour in grown if contour is not None), None)
+            if new is None:
+                return None
+            contours = [*contours, new]
+        return contours
+
     for _ in range(TRIES):
-        placed: list[np.ndarray] = []
-        targets, taken = np.empty((0, 2)), np.empty((0, 2))
-        for k, segments in enumerate([data.segments] * 2 + [data.distractor_segments] * data.distractors):
-            obstacles = np.concatenate([targets, taken])
-            for _ in range(30):
-                new = grow(rng, data, segments, obstacles, between + disc)
-                if new is not None:
-                    break
-            else:
-                break
-            placed.append(new)
-            chain = new.reshape(-1, 2)
-            line = np.concatenate([chain, (chain[1:] + chain[:-1]) / 2])
-            if k < 2:
-                targets = np.concatenate([targets, line])
-            else:
-                taken = np.concatenate([taken, line])
-        else:
-            tips = [np.stack([c[0, 0], c[-1, 1]]) for c in placed[:2]]
-            apart = np.linalg.norm(tips[0][0] - tips[0][1])
-            cross = np.linalg.norm(tips[0][:, None] - tips[1], axis=-1)
-            close = np.argwhere(abs(cross - apart) < MATCH)              # tips of both contours, as far apart as those of one
-            if len(close) and min(apart, *cross[tuple(close.T)]) > 2 * data.radius + CLEARANCE:
-                i, j = close[rng.integers(len(close))]
-                return Scene(placed, tips[0] if label else np.stack([tips[0][i], tips[1][j]]), label)
+        first = grow(rng, data, data.segments, np.empty((0, 2)), 0)
+        if first is None:
+            continue
+        discs = np.stack([first[0, 0], first[-1, 1]])
+        if np.linalg.norm(discs[0] - discs[1]) <= 2 * data.radius + CLEARANCE:
+            continue
+        positive = fill([first], [])
+        negative = positive and fill([], [*discs])                   # both must be possible, so that the discs do not tell the label
+        if negative:
+            return Scene(positive if label else negative, discs, label)
     raise UserError(f"pathfinder: no room for two contours of {data.segments} paddles and {data.distractors} distractors on "
                     f"{data.size} x {data.size} pixels; make the contours shorter or the image larger")
 

@@ -3,11 +3,11 @@
 arm              start of post-training
 truncated        the truncated DSS parameters; transfer "dss": the rest of the network from its random start, "whole": the rest
                  as pretrained
-skew-hippo       nothing: a model with r modes from Skew-HiPPO, as many steps as retraining                     baseline (a)
+skew-hippo       the same random start with r modes from Skew-HiPPO in its DSS layers, as many steps as retraining  baseline (a)
 skew-hippo-long  the same with as many steps as pretraining and retraining together                            baseline (b)
 one-shot         the truncated model as it is, no post-training                                                baseline (c)
 untruncated      the pretrained model with all N modes                                                         baseline (d)
-skew-hippo-rest  the pretrained model whose DSS layers are new ones with r modes from Skew-HiPPO               control (e)
+skew-hippo-rest  the pretrained model with r modes from Skew-HiPPO; its dt, D and the rest stay as pretrained    control (e)
 """
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pathlib import Path
 import pandas as pd
 
 from s4bt.config import Grid, TaskConfig, load_task, task_dir
-from s4bt.model import S4Model, count_parameters, load_model, save_model, truncate, with_dss_of
+from s4bt.model import S4Model, count_parameters, load_model, save_model, truncate, with_dss_of, with_skew_hippo
 from s4bt.tasks import Dataset, load
-from s4bt.train import device, evaluate, fit, seed_everything
+from s4bt.train import Diverged, device, evaluate, fit, seed_everything
 
 TRUNCATION = 20     # what a truncation and its measurement cost, in training steps, for the ETA
 
@@ -31,9 +31,9 @@ def _data(run: dict) -> tuple[TaskConfig, Dataset]:
     return config, load(run["task"], task_dir(run["scale"], run["task"]) / "arrays")
 
 
-def _fresh(config: TaskConfig, dataset: Dataset, **changes) -> S4Model:
+def _fresh(config: TaskConfig, dataset: Dataset) -> S4Model:
     info = dataset.info
-    return S4Model(info.vocabulary, info.classes, info.documents, **{**config.model.model_dump(), **changes}).to(device())
+    return S4Model(info.vocabulary, info.classes, info.documents, **config.model.model_dump()).to(device())
 
 
 def _scores(model: S4Model, dataset: Dataset, curve: list[dict] | None = None) -> dict:
@@ -121,18 +121,18 @@ def retrain_run(run: dict, folder: Path, progress) -> dict:
     """Train one arm's model from its start; leaves model.safetensors and curve.csv in the folder."""
     config, dataset = _data(run)
     seed_everything(1000 + run["seed"])
-    if run["arm"] == "untruncated":
+    random = _fresh(config, dataset)                                 # drawn for every arm, so that all share it and what follows
+    if run["arm"] in ("untruncated", "skew-hippo-rest"):
         model = load_model(pretrained_path(run["scale"], run["task"], run["seed"])).to(device())
     elif run["arm"] == "truncated":
         model = load_model(truncated_path(run["scale"], run["task"], run)).to(device())
-        if run["transfer"] == "dss":
-            model = with_dss_of(_fresh(config, dataset), model)
-    elif run["arm"] == "skew-hippo-rest":
-        model = load_model(pretrained_path(run["scale"], run["task"], run["seed"])).to(device())
-        model = with_dss_of(model, _fresh(config, dataset, state=run["rank"], poles=run["poles"]))
+        model = with_dss_of(random, model) if run["transfer"] == "dss" else model
     else:
-        model = _fresh(config, dataset, state=run["rank"], poles=run["poles"])
-    settings = config.retrain.model_copy(update={"steps": run["steps"]})
+        model = random
+    if run["arm"].startswith("skew-hippo"):
+        model = with_skew_hippo(model, run["rank"], run["poles"])
+    extra = config.pretrain.evaluations if run["arm"] == "skew-hippo-long" else 0
+    settings = config.retrain.model_copy(update={"steps": run["steps"], "evaluations": config.retrain.evaluations + extra})
     curve = fit(model, dataset, settings, run["lr"], 1000 + run["seed"], progress)
     save_model(model, folder / "model.safetensors")
     pd.DataFrame(curve).to_csv(folder / "curve.csv", index=False)
@@ -141,7 +141,9 @@ def retrain_run(run: dict, folder: Path, progress) -> dict:
 
 
 def best_rate(results: list[dict]) -> float:
-    """The learning rate with the best mean validation accuracy; the smaller one if they tie."""
+    """The learning rate with the best mean validation accuracy; the smaller one if they tie.  Raises Diverged if none is left."""
+    if not results:
+        raise Diverged("every learning rate of an arm diverged; add a smaller one to its list `lr` in params.yaml")
     frame = pd.DataFrame(results).groupby("lr").val_accuracy.mean()
     return float(frame.index[frame.to_numpy().argmax()])
 
@@ -154,10 +156,10 @@ def run_arms(grid_runner, scale: str, task: str, config: TaskConfig, grid: Grid)
     first = lambda arm: [grid.lr_rank] if grid.lr_rank in arm["ranks"] else arm["ranks"][:1]  # noqa: E731
     every = arms(grid, config)
     trials = {i: retrain_runs(scale, task, arm, first(arm), grid.seeds[:1], config.retrain.lr) for i, arm in enumerate(every)}
-    tried = grid_runner.run(retrain_run, [run for runs in trials.values() for run in runs])
+    tried = grid_runner.run(retrain_run, [run for runs in trials.values() for run in runs], may_fail=Diverged)
     by_name = {result["name"]: result for result in tried}
     rest = [run for i, arm in enumerate(every) for run in retrain_runs(
-        scale, task, arm, arm["ranks"], grid.seeds, [best_rate([by_name[r["name"]] for r in trials[i]])])]
+        scale, task, arm, arm["ranks"], grid.seeds, [best_rate([by_name[r["name"]] for r in trials[i] if r["name"] in by_name])])]
     new = grid_runner.run(retrain_run, [run for run in rest if run["name"] not in by_name])
     by_name |= {result["name"]: result for result in new}
     return [by_name[run["name"]] for run in rest], tried

@@ -288,8 +288,9 @@ def output_dir(scale: str, task: str = "") -> Path:
 
 
 def scratch_dir(scale: str, task: str, phase: str, settings: list[Section], *inputs: Path) -> Path:
-    """Where the finished runs of an interrupted phase wait, keyed by its settings, its inputs and the code of this package."""
-    code = [digest(p) for p in sorted((ROOT / "s4bt").rglob("*.py"))]
+    """Where the finished runs of an interrupted phase wait, keyed by its settings, its inputs and the code that runs use."""
+    apart = ("summary", "figures", "notebook", "project")
+    code = [digest(p) for p in sorted((ROOT / "s4bt").rglob("*.py")) if p.stem not in apart]
     key = hashlib.sha256("\n".join([*(s.model_dump_json() for s in settings), *code, *map(digest, inputs)]).encode()).hexdigest()[:16]
     return ROOT / ".scratch" / scale / task / f"{phase}-{key}"
 

@@ -121,10 +121,11 @@ class Grid:
         line = f"{self.label}: {text}" + ("" if self.live else f"  ETA {eta}")
         self.bar.write(line, file=self.stream) if self.live else print(line, file=self.stream, flush=True)
 
-    def run(self, function: Callable, runs: list[dict]) -> list[dict]:
+    def run(self, function: Callable, runs: list[dict], may_fail: type[Exception] | tuple = ()) -> list[dict]:
         """Results of the runs, in their order; those found finished in the scratch folder are not repeated.
 
-        Raises UserError, after the rest of the runs is done, naming those that failed.
+        A run that ends with an exception of the kind `may_fail` is left out. Raises UserError, after the rest of the runs is
+        done, naming those that failed otherwise.
         """
         names = {run["name"] for run in runs}
         done = {name: result for name, result in finished(self.scratch).items() if name in names}
@@ -141,13 +142,15 @@ class Grid:
                 scores = "  ".join(f"{key} {value:.3f}" for key, value in outcome.items() if key in ("accuracy", "val_accuracy"))
                 self.say(f"{len(done)} of {len(runs)}  {run['name']}  {scores}")
             else:
-                failures[run["name"]] = f"{type(outcome).__name__}: {outcome}"
-                self.say(f"{run['name']} FAILED, {failures[run['name']]}")
+                why = f"{type(outcome).__name__}: {outcome}"
+                if not isinstance(outcome, may_fail):
+                    failures[run["name"]] = why
+                self.say(f"{run['name']} {'FAILED' if run['name'] in failures else 'is left out'}, {why}")
         self.before += sum(run["steps"] for run in runs)
         if failures:
             raise UserError(f"{self.label}: {len(failures)} of {len(runs)} runs failed; the others are kept and will not be "
                             "repeated.\n" + "\n".join(f"  {name}: {why}" for name, why in failures.items()))
-        return [done[run["name"]] for run in runs]
+        return [done[run["name"]] for run in runs if run["name"] in done]
 
     def _here(self, function: Callable, todo: list[dict], _: Callable) -> Iterator[tuple[dict, dict | Exception]]:
         """Do the runs in this process, one after the other; yield each with its result or its exception."""

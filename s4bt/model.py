@@ -133,11 +133,27 @@ def with_dss_of(model: S4Model, source: S4Model) -> S4Model:
     return with_layers(model, copy.deepcopy(source.dss_layers()))
 
 
+def with_skew_hippo(model: S4Model, rank: int, poles: str = "tied") -> S4Model:
+    """A copy of the model whose DSS layers start again from Skew-HiPPO with `rank` modes: new poles and output weights.
+
+    The steps dt, the feedthroughs D and everything outside the DSS layers stay as they are in `model`.
+    """
+    layers = []
+    for dss in model.dss_layers():
+        new = DSS(dss.channels, rank, dss.version, poles, length=dss.length).to(dss.W.device)
+        with torch.no_grad():
+            new.log_dt.copy_(dss.log_dt)
+            new.D.copy_(dss.D)
+        layers.append(new)
+    return with_layers(model, layers)
+
+
 def truncate(model: S4Model, rank: int, method: str) -> tuple[S4Model, list[dict]]:
     """Truncate every DSS layer to `rank` modes; returns (new model, report with one row per layer).
 
     A row holds layer, rank, the largest Hankel singular value, and, as the largest over the channels, the H-infinity error
-    bound, the lower limit (first discarded value), and the measured H-infinity error, all of what the method balances.
+    bound, the lower limit (first discarded value), and the measured H-infinity error, all of what the method balances. The
+    error is that of the new layer as it is stored, in float32.
     Raises ValueError if rank is not in 1..N, UnstableSystem with the layer's number.
     """
     layers, report = [], []
@@ -147,7 +163,7 @@ def truncate(model: S4Model, rank: int, method: str) -> tuple[S4Model, list[dict
             system = dss.to_lti()
             reduced = reduce(system, rank, method)
             layers.append(DSS.from_lti(reduced, dss))
-            report.append({"layer": number, "rank": rank, **bound_row(system, reduced, method)})
+            report.append({"layer": number, "rank": rank, **bound_row(system, layers[-1].to_lti(), method)})
         except UnstableSystem as error:
             raise UnstableSystem(f"layer {number}: {error}") from error
         except ValueError as error:

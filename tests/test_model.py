@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from s4bt.config import UserError
+from s4bt.dss import skew_hippo
 from s4bt.lti import UnstableSystem
-from s4bt.model import S4Model, count_parameters, load_model, save_model, truncate, with_dss_of
+from s4bt.model import S4Model, count_parameters, load_model, save_model, truncate, with_dss_of, with_skew_hippo
 
 OPTIONS = {"layers": 2, "width": 6, "state": 8}
 
@@ -69,6 +70,20 @@ def test_the_layers_of_one_model_move_to_another():
     mixed = with_dss_of(other, small)
     assert torch.equal(mixed.encoder.weight, other.encoder.weight)
     assert torch.equal(mixed.blocks[1].dss.W, small.blocks[1].dss.W) and mixed.options["state"] == [3, 3]
+
+
+@pytest.mark.parametrize("poles", ["tied", "per-channel"])
+def test_skew_hippo_replaces_poles_and_output_weights_only(poles):
+    model = S4Model(11, 4, **OPTIONS)
+    with torch.no_grad():
+        model.blocks[0].dss.D.fill_(3.0)
+    new = with_skew_hippo(model, 3, poles)
+    old, fresh = model.state_dict(), new.state_dict()
+    kept = [name for name in old if not name.endswith(("Lambda_re", "Lambda_im", "dss.W"))]
+    assert len(kept) > 10 and all(torch.equal(old[name], fresh[name]) for name in kept)
+    dss = new.blocks[1].dss
+    assert torch.allclose(dss.Lambda().imag.reshape(-1, 3)[0], torch.tensor(skew_hippo(3).imag).float()) and dss.W.shape == (6, 3, 2)
+    assert new.options["state"] == [3, 3] and new.options["poles"] == [poles] * 2
 
 
 def test_an_unstable_layer_is_named():

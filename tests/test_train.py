@@ -106,6 +106,15 @@ def test_the_grid_keeps_what_is_finished_and_names_what_failed(tmp_path, monkeyp
         assert {int((tmp_path / "s" / f"run{i}" / "log").read_text()) for i in range(4)}.isdisjoint({os.getpid()})
 
 
+def test_a_trial_may_fail_and_is_left_out(tmp_path):
+    broken = runs(3)
+    broken[1]["fail"] = True
+    with Grid(tmp_path, "test", 3) as grid:
+        assert [r["value"] for r in grid.run(square, broken, may_fail=UserError)] == [0, 4]
+    with pytest.raises(Diverged, match="every learning rate of an arm diverged"):
+        arms.best_rate([])
+
+
 def test_a_half_written_run_is_done_again(tmp_path):
     half = tmp_path / ".run0.123.part"
     half.mkdir(parents=True)

@@ -1,6 +1,6 @@
 """Pathfinder and Path-X: do two discs lie on the tips of one dashed contour?  Two classes.  (Linsley et al. 2018; Tay et al. 2021)
 
-Two target contours of `segments` paddles each, shorter distractors, nothing overlapping. Label 1: discs on both tips of the
+Two target contours of `segments` paddles each, distractors, nothing overlapping. Label 1: discs on both tips of the
 first contour. Label 0: on one tip of each; the discs stay where label 1 would have put them, and a contour grows from each.
 So the places of the discs do not tell the label. Lengths are in pixels of the final image; drawn at twice the size and averaged.
 A sample is a grey level, read row by row and normalised to [-1, 1].

@@ -48,19 +48,17 @@ def _curves(ax, cells: pd.DataFrame, x: str, chance: float | None) -> None:
         part = part.sort_values(x)
         label, colour, marker, line = style_of(next(part.itertuples()))
         if part.arm.iloc[0] in ("pretrained", "untruncated") and x == "rank":
-            mean, half = 100 * part["mean"].iloc[0], 100 * part["half"].iloc[0]
-            ax.axhline(mean, color=colour, ls=line, lw=1, label=f"{label}, N = {part['rank'].iloc[0]}")
-            ax.axhspan(mean - half, mean + half, color=colour, alpha=0.08, lw=0) if part.arm.iloc[0] == "pretrained" else None
+            ax.axhline(100 * part["mean"].iloc[0], color=colour, ls=line, lw=1, label=f"{label}, N = {part['rank'].iloc[0]}")
             continue
-        ax.errorbar(part[x], 100 * part["mean"], 100 * part["half"], color=colour, marker=marker, ls=line, ms=4, lw=1, capsize=2,
-                    label=label)
+        ax.errorbar(part[x], 100 * part["mean"], 100 * part.half.where(part.df > 1), color=colour, marker=marker, ls=line, ms=4,
+                    lw=1, capsize=2, label=label)
     if chance is not None:
         ax.axhline(100 * chance, color="0.6", ls=(0, (1, 3)), label="most frequent label")
     ax.set_ylabel("test accuracy, %")
 
 
 def accuracy_against_rank(ax, cells: pd.DataFrame, chance: float | None = None) -> None:
-    """cells: output of s4bt.summary.intervals; error bars are 95 % intervals."""
+    """cells: output of s4bt.summary.intervals; its intervals are drawn where the variance has more than one degree of freedom."""
     _curves(ax, cells, "rank", chance)
     ax.set_xscale("log", base=2)
     ax.set_xlabel("modes kept, r")
@@ -124,7 +122,10 @@ def accuracy_against_accuracy(ax, rows: pd.DataFrame, x: str, label: str) -> Non
 
 
 def gains_by_task(ax, cells: pd.DataFrame) -> None:
-    """cells: intervals of the paired gains, columns task, reducer, transfer, rank, mean, half; one dodge per configuration."""
+    """cells: intervals of the paired gains, columns task, reducer, transfer, rank, mean, half, df; one dodge per configuration.
+
+    Bars only where the variance has more than one degree of freedom.
+    """
     tasks, ranks = sorted(cells.task.unique()), sorted(cells["rank"].unique())
     groups = list(cells.groupby(["reducer", "transfer"], sort=True))
     for k, ((reducer, transfer), part) in enumerate(groups):
@@ -132,7 +133,7 @@ def gains_by_task(ax, cells: pd.DataFrame) -> None:
         for j, rank in enumerate(ranks):
             rows = part[part["rank"] == rank].set_index("task").reindex(tasks)
             x = np.arange(len(tasks)) + (j - (len(ranks) - 1) / 2) * 0.28 + (k - (len(groups) - 1) / 2) * 0.055
-            ax.errorbar(x, 100 * rows["mean"], 100 * rows["half"], ls="", marker=marker, ms=4, capsize=1.5, lw=0.8, color=colour,
+            ax.errorbar(x, 100 * rows["mean"], 100 * rows.half.where(rows.df > 1), ls="", marker=marker, ms=4, capsize=1.5, lw=0.8, color=colour,
                         markerfacecolor=colour if transfer == "whole" else "none", label=label if j == 0 else None)
     ax.axhline(0, color="0.3", lw=0.8)
     ax.set_xticks(np.arange(len(tasks)), [f"{t}\nr = {', '.join(map(str, ranks))}" for t in tasks])

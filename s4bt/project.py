@@ -125,7 +125,10 @@ BEGIN, END = "<!-- table: make table -->", "<!-- end of table -->"
 
 
 def readme_table(scale: str = "laptop") -> str:
-    """Markdown table of results/<scale>/summary.csv: means of test accuracy in percent with 95 % half-widths."""
+    """Markdown table of results/<scale>/summary.csv: test accuracy in percent, mean ± 95 % half-width.
+
+    An arm that was run at one rank has too few runs for an interval: the seeds' values stand in brackets instead.
+    """
     import pandas as pd
 
     from s4bt.summary import intervals
@@ -136,10 +139,13 @@ def readme_table(scale: str = "laptop") -> str:
     cells = intervals(rows)
 
     def entry(task, rank=None, **where) -> str:
-        part = cells[(cells.task == task) & (cells["rank"] == rank if rank else True)]
-        for column, value in where.items():
-            part = part[part[column] == value]
-        return f"{100 * part['mean'].iloc[0]:.1f} ± {100 * part.half.iloc[0]:.1f}" if len(part) else ""
+        where = {"task": task} | ({"rank": rank} if rank else {}) | where
+        pick = lambda frame: frame[(frame[list(where)] == pd.Series(where)).all(axis=1)]  # noqa: E731
+        if pick(cells).empty:
+            return ""
+        cell = pick(cells).iloc[0]
+        seeds = ", ".join(f"{100 * value:.1f}" for value in pick(rows).accuracy)
+        return f"{100 * cell['mean']:.1f} " + (f"± {100 * cell.half:.1f}" if cell.df > 1 else f"({seeds})")
 
     ranks = sorted(rows[rows.arm == "truncated"]["rank"].unique())
     names = ["task", "chance", "(d) N = 64", "r", "(c) one-shot", "**truncated, whole**", "(e) Skew-HiPPO, pretrained rest",

@@ -46,16 +46,18 @@ def summary(scale: str, task: str) -> pd.DataFrame:
 
 
 def intervals(rows: pd.DataFrame, value: str = "accuracy", level: float = 0.95) -> pd.DataFrame:
-    """Mean and half-width of its t interval for every cell: columns mean, half, seeds.
+    """Mean and half-width of its t interval for every cell: columns mean, half, seeds, df.
 
     Seed-to-seed variance is pooled over the ranks of an arm of a task (one-way analysis of variance), because a variance from
-    two or three seeds alone says little: half = t(level, df) s / sqrt(seeds), df = sum over ranks of (seeds - 1). The level is
-    nominal: seeds that are lucky at one rank and at the others, too, make the intervals of two seeds cover 85 to 94 % of the time.
+    two or three seeds alone says little: half = t(level, df) s / sqrt(seeds), df = sum over ranks of (seeds - 1), a column, too.
+    The level is nominal: seeds that are lucky at one rank and at the others, too, make the intervals of two seeds cover less
+    (docs/decisions/0003).
     """
     by = [c for c in CELL if c in rows]
     cells = rows.groupby(by, dropna=False)[value].agg(mean="mean", var="var", seeds="size").reset_index()
     pools = cells.assign(df=cells.seeds - 1, ss=cells["var"].fillna(0) * (cells.seeds - 1))
     sums = pools.groupby([c for c in by if c != "rank"], dropna=False)[["ss", "df"]].transform("sum")
+    cells["df"] = sums.df
     s = np.sqrt(sums.ss / sums.df.where(sums.df > 0))
     cells["half"] = stats.t.ppf(0.5 + level / 2, sums.df.where(sums.df > 0)) * s / np.sqrt(cells.seeds)
     return cells.drop(columns="var")

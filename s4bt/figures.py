@@ -44,13 +44,15 @@ def style_of(row) -> tuple:
 
 
 def _curves(ax, cells: pd.DataFrame, x: str, chance: float | None) -> None:
-    for _, part in cells.groupby(["arm", "reducer", "transfer", "poles"], dropna=False, sort=False):
+    curves = list(cells.groupby(["arm", "reducer", "transfer", "poles"], dropna=False, sort=False))
+    for k, (_, part) in enumerate(curves):
         part = part.sort_values(x)
         label, colour, marker, line = style_of(next(part.itertuples()))
         if part.arm.iloc[0] in ("pretrained", "untruncated") and x == "rank":
             ax.axhline(100 * part["mean"].iloc[0], color=colour, ls=line, lw=1, label=f"{label}, N = {part['rank'].iloc[0]}")
             continue
-        ax.errorbar(part[x], 100 * part["mean"], 100 * part.half.where(part.df > 1), color=colour, marker=marker, ls=line, ms=4,
+        aside = 2 ** (0.3 * (k / len(curves) - 0.5)) if x == "rank" else 1       # so that bars do not hide each other
+        ax.errorbar(aside * part[x], 100 * part["mean"], 100 * part.half.where(part.df > 1), color=colour, marker=marker, ls=line, ms=4,
                     lw=1, capsize=2, label=label)
     if chance is not None:
         ax.axhline(100 * chance, color="0.6", ls=(0, (1, 3)), label="most frequent label")
@@ -136,6 +138,7 @@ def gains_by_task(ax, cells: pd.DataFrame) -> None:
             ax.errorbar(x, 100 * rows["mean"], 100 * rows.half.where(rows.df > 1), ls="", marker=marker, ms=4, capsize=1.5, lw=0.8, color=colour,
                         markerfacecolor=colour if transfer == "whole" else "none", label=label if j == 0 else None)
     ax.axhline(0, color="0.3", lw=0.8)
+    ax.margins(x=0.02)
     ax.set_xticks(np.arange(len(tasks)), [f"{t}\nr = {', '.join(map(str, ranks))}" for t in tasks])
     ax.set_ylabel("gain in test accuracy, points")
     ax.grid(axis="x", visible=False)

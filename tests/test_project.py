@@ -118,7 +118,6 @@ def test_laptop_is_not_another_scale():
         project.write_scale("laptop")
 
 
-@pytest.mark.skipif(not (ROOT / "results/laptop/summary.csv").exists(), reason="the study at scale laptop has not been run: make repro")
 def test_the_readme_shows_the_committed_table():
     project.table(check=True)
 

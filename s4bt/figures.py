@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from s4bt.config import TASK_NAMES
+
 _PALETTE = sns.color_palette("colorblind")
 # label, colour, marker, line style: grey prints keep marker and line style apart
 STYLES = {
@@ -109,6 +111,7 @@ def poles(ax, before: np.ndarray, after: dict[str, np.ndarray]) -> None:
         ax.scatter(-values.real, values.imag, s=16, marker=marker, facecolors="none", edgecolors=_of_method(label), linewidths=0.8,
                    label=label)
     ax.set(xlabel="damping, -Re lambda (1 / time)", ylabel="frequency, Im lambda (rad / time)", xscale="log")
+    ax.xaxis.set_minor_formatter("")
     ax.set_yscale("symlog", linthresh=1)
     ax.legend(fontsize=7)
 
@@ -128,7 +131,7 @@ def gains_by_task(ax, cells: pd.DataFrame) -> None:
 
     Bars only where the variance has more than one degree of freedom.
     """
-    tasks, ranks = sorted(cells.task.unique()), sorted(cells["rank"].unique())
+    tasks, ranks = [task for task in TASK_NAMES if task in set(cells.task)], sorted(cells["rank"].unique())
     groups = list(cells.groupby(["reducer", "transfer"], sort=True))
     for k, ((reducer, transfer), part) in enumerate(groups):
         label, colour, marker, _ = STYLES[("truncated", reducer, transfer)]

@@ -5,6 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.ticker import LogLocator, NullLocator
 
 from s4bt.config import TASK_NAMES
 
@@ -111,7 +112,9 @@ def poles(ax, before: np.ndarray, after: dict[str, np.ndarray]) -> None:
         ax.scatter(-values.real, values.imag, s=16, marker=marker, facecolors="none", edgecolors=_of_method(label), linewidths=0.8,
                    label=label)
     ax.set(xlabel="damping, -Re lambda (1 / time)", ylabel="frequency, Im lambda (rad / time)", xscale="log")
-    ax.xaxis.set_minor_formatter("")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.set_yscale("symlog", linthresh=1)
     ax.legend(fontsize=7)
 

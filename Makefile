@@ -54,5 +54,5 @@ strip: $(READY)  ## drop outputs from the notebooks' sources
 lock: $(READY)   ## resolve pyproject.toml into requirements.lock and environment.yml
 	python -m s4bt.project lock
 
-table: $(READY)  ## write the README's table from results/laptop/summary.csv
+table: $(READY)  ## write the README's tables from results/laptop
 	python -m s4bt.project table

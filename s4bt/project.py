@@ -1,4 +1,4 @@
-"""Housekeeping commands of the Makefile: files generated from one source, clean notebooks, the README's table.
+"""Housekeeping commands of the Makefile: files generated from one source, clean notebooks, the README's tables.
 
     python -m s4bt.project lock | strip | scale NAME | table [--check]
 """
@@ -119,12 +119,35 @@ def write_scale(scale: str) -> None:
                              + yaml.safe_dump(scale_pipeline(scale), sort_keys=False))
 
 
-# -- the README's table ---------------------------------------------------------------------------------------------------------
+# -- the README's tables --------------------------------------------------------------------------------------------------------
 
-BEGIN, END = "<!-- table: make table -->", "<!-- end of table -->"
+def gains_table(scale: str = "laptop") -> str:
+    """Markdown table of results/<scale>/compare/answer.csv, and a sentence of counts from the tables beside it."""
+    import pandas as pd
+    folder = ROOT / "results" / scale
+    answer = pd.read_csv(folder / "compare" / "answer.csv")
+    ranks = sorted(answer["rank"].unique())
+    lines = [" | ".join(["| truncated start minus Skew-HiPPO", *(f"r = {rank}" for rank in ranks)]) + " |", "|---" * (len(ranks) + 1) + "|"]
+    for text, against, transfer in (("*DSS only* − (a), the comparison of the paper", "skew-hippo", "dss"),
+                                    ("*whole* − (e)", "skew-hippo-rest", "whole"),
+                                    ("*whole* − (b)", "skew-hippo-long", "whole"), ("*DSS only* − (b)", "skew-hippo-long", "dss")):
+        rows = answer[(answer.reducer == "bt-shared") & (answer.against == against) & (answer["transfer"] == transfer)].set_index("rank")
+        entry = lambda g: f"{100 * g['mean']:+.1f} ± {100 * g.half:.1f} ({g.wins:.0f} of {g.tasks:.0f})".replace("-", "−")  # noqa: E731
+        lines.append("| " + " | ".join([text, *(entry(rows.loc[rank]) if rank in rows.index else "" for rank in ranks)]) + " |")
+    gains = pd.read_csv(folder / "compare" / "gains.csv").query("reducer == 'bt-shared'")
+    fair = gains[((gains.against == "skew-hippo") & (gains["transfer"] == "dss")) | (gains.against == "skew-hippo-rest")]
+    retrained = pd.concat([pd.read_csv(folder / task / "retrain.csv").assign(task=task) for task in TASK_NAMES])
+    trials = pd.concat([pd.read_csv(folder / task / "learning-rates.csv").assign(task=task) for task in TASK_NAMES])
+    chosen = retrained.groupby(["task", "arm", "reducer", "transfer", "poles"], dropna=False).lr.first()
+    smallest = int((chosen == chosen.index.get_level_values("task").map(trials.groupby("task").lr.min())).sum())
+    found = json.loads((folder / "compare" / "compare.json").read_text())
+    return "\n".join([*lines, "", f"In the first two lines the gain is positive in {(fair['mean'] > 0).sum()} of {len(fair)} cases of task and rank. "
+                      f"{smallest} of {len(chosen)} learning rates that were chosen are the\nsmallest on the list. Accuracy after retraining "
+                      f"correlates with that of the pretrained model by {found['correlation over_tasks']:.2f} over all\nruns, and by "
+                      f"{found['correlation inside_tasks']:.2f} inside the tasks."])
 
 
-def readme_table(scale: str = "laptop") -> str:
+def accuracy_table(scale: str = "laptop") -> str:
     """Markdown table of results/<scale>/summary.csv: test accuracy in percent, mean ± 95 % half-width.
 
     An arm that was run at one rank has too few runs for an interval: the seeds' values stand in brackets instead.
@@ -163,17 +186,22 @@ def readme_table(scale: str = "laptop") -> str:
     return "\n".join(lines)
 
 
+TABLES = {"gains": gains_table, "accuracy": accuracy_table}
+
+
 def table(check: bool) -> None:
-    """Put the table into README.md; with check only compare.  Raises UserError if it is not there or not the same."""
+    """Put the tables into README.md; with check only compare.  Raises UserError if one is not there or not the same."""
     path = ROOT / "README.md"
-    text = path.read_text()
-    if BEGIN not in text or END not in text:
-        raise UserError(f"{path} has no lines {BEGIN!r} and {END!r} around its table. Restore them with: git checkout README.md")
-    head, rest = text.split(BEGIN)
-    new = f"{head}{BEGIN}\n{readme_table()}\n{END}{rest.split(END)[1]}"
+    new = text = path.read_text()
+    for name, make in TABLES.items():
+        begin, end = f"<!-- {name}: make table -->", f"<!-- end of {name} -->"
+        if begin not in new or end not in new:
+            raise UserError(f"{path} has no lines {begin!r} and {end!r} around its table. Restore them with: git checkout README.md")
+        head, rest = new.split(begin)
+        new = f"{head}{begin}\n{make()}\n{end}{rest.split(end)[1]}"
     if check:
         if new != text:
-            raise UserError("the table in README.md is not the one of results/laptop/summary.csv. Write it: make table")
+            raise UserError("the tables in README.md are not those of results/laptop. Write them: make table")
         return
     with atomic_path(path) as temporary:
         temporary.write_text(new)
@@ -185,7 +213,7 @@ def main() -> int:
     commands.add_parser("lock", help="resolve pyproject.toml into requirements.lock and environment.yml")
     commands.add_parser("strip", help="drop outputs from the notebooks' sources")
     commands.add_parser("scale", help="derive the pipeline of another scale").add_argument("name")
-    commands.add_parser("table", help="write the README's table").add_argument("--check", action="store_true")
+    commands.add_parser("table", help="write the README's tables").add_argument("--check", action="store_true")
     options = parser.parse_args()
     try:
         if options.command == "lock":

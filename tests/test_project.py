@@ -118,14 +118,14 @@ def test_laptop_is_not_another_scale():
         project.write_scale("laptop")
 
 
-def test_the_readme_shows_the_committed_table():
+def test_the_readme_shows_the_committed_tables():
     project.table(check=True)
 
 
 def test_a_readme_without_its_table_is_named(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text("nothing here")
     monkeypatch.setattr(project, "ROOT", tmp_path)
-    with pytest.raises(UserError, match="has no lines '<!-- table: make table -->'"):
+    with pytest.raises(UserError, match="has no lines '<!-- gains: make table -->'"):
         project.table(check=False)
 
 

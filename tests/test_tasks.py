@@ -64,6 +64,20 @@ def test_the_places_of_the_discs_do_not_tell_the_label():
     assert inside(a, b, slice(300, 600)) < 0.58 and (y[neighbour] == y[300:]).mean() < 0.58
 
 
+@pytest.mark.parametrize("turn, percent", [(0.3, 90), (0.7, 78)])
+def test_a_paddle_between_the_discs_tells_as_much_as_the_data_card_says(turn, percent):
+    """The best threshold on the distance of the nearest paddle from the middle between the discs, found on half of the scenes."""
+    data = load_task("laptop", "pathfinder")[0].data.model_copy(update={"turn": turn})
+    scenes = [pathfinder.scene(np.random.default_rng([7, i]), data, i % 2) for i in range(500)]
+    near, y = np.empty(500), np.array([s.label for s in scenes])
+    for i, s in enumerate(scenes):
+        a, d = (paddles := np.concatenate(s.contours))[:, 0], paddles[:, 1] - paddles[:, 0]
+        t = np.clip(((s.discs.mean(0) - a) * d).sum(-1) / (d ** 2).sum(-1), 0, 1)
+        near[i] = np.linalg.norm(s.discs.mean(0) - a - t[:, None] * d, axis=-1).min()
+    threshold = max(np.quantile(near[:250], np.linspace(0, 1, 40)), key=lambda q: ((near[:250] < q) == y[:250]).mean())
+    assert round(100 * ((near[250:] < threshold) == y[250:]).mean()) == percent
+
+
 def test_pathfinder_contours_do_not_touch_and_are_drawn():
     for index in range(20):
         scene = pathfinder.scene(np.random.default_rng([1, index]), PATHS, index % 2)

@@ -174,6 +174,14 @@ class DSS(nn.Module):
         """Steps of the channels, float64 (H,), detached."""
         return self.log_dt.detach().double().exp()
 
+    def restart(self, state: int, poles: str) -> DSS:
+        """A new layer with `state` modes and random W from Skew-HiPPO, but the version, steps and D of this one."""
+        layer = DSS(self.channels, state, self.version, poles, length=self.length).to(self.W.device)
+        with torch.no_grad():
+            layer.log_dt.copy_(self.log_dt)
+            layer.D.copy_(self.D)
+        return layer
+
     @classmethod
     def from_lti(cls, system: DiagonalLTI, like: DSS) -> DSS:
         """A layer with the poles and residues of `system` (continuous, (H, r)) and the version, steps and D of `like`.
@@ -188,8 +196,7 @@ class DSS(nn.Module):
             system.require_stable("the exp version of DSS")
         tied = torch.equal(system.poles, system.poles[:1].expand_as(system.poles))
         with torch.random.fork_rng(devices=[]):                      # the random start is overwritten: leave the generator alone
-            layer = cls(like.channels, system.order, like.version, "tied" if tied else "per-channel", length=like.length)
-        layer = layer.to(like.W.device)
+            layer = like.restart(system.order, "tied" if tied else "per-channel")
         with torch.no_grad():
             Lambda, W = system.poles[0] if tied else system.poles, system.residues
             if like.version == "softmax":
@@ -197,6 +204,4 @@ class DSS(nn.Module):
             layer.Lambda_re.copy_(torch.log(-Lambda.real) if like.version == "exp" else Lambda.real)
             layer.Lambda_im.copy_(Lambda.imag)
             layer.W.copy_(torch.view_as_real(W))
-            layer.log_dt.copy_(like.log_dt)
-            layer.D.copy_(like.D)
         return layer

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,14 +31,20 @@ def client() -> Client:
     """A client of the scheduler at DASK_SCHEDULER_ADDRESS, or of one-thread worker processes on this machine.
 
     Listens on loopback only. As many workers as cores (S4BT_WORKERS overrides).
-    Raises UserError if the named scheduler does not answer.
+    Raises UserError if the named scheduler does not answer, has no worker, or has one with several threads.
     """
     if address := os.environ.get("DASK_SCHEDULER_ADDRESS"):
         try:
-            return Client(address, timeout=20)
+            external = Client(address, timeout=20)
+            external.wait_for_workers(1, timeout=20)
         except (OSError, ValueError) as error:
-            raise UserError(f"no Dask scheduler answers at DASK_SCHEDULER_ADDRESS={address} ({error}). Start it, or unset the "
-                            "variable to use this machine.") from error
+            raise UserError(f"no Dask scheduler with workers answers at DASK_SCHEDULER_ADDRESS={address} ({error}). Start them, or "
+                            "unset the variable to use this machine.") from error
+        if many := [name for name, n in external.nthreads().items() if n > 1]:
+            external.close()
+            raise UserError(f"the Dask workers {', '.join(many)} have several threads, whose runs would draw from one random "
+                            "generator. Start them with: dask worker --nthreads 1")
+        return external
     dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT, "distributed.worker.daemon": True,
                      "distributed.scheduler.worker-saturation": 1.0, "distributed.admin.tick.limit": "1h",
                      "distributed.worker.memory.target": False, "distributed.worker.memory.spill": False,
@@ -79,6 +86,12 @@ def _heartbeat(scratch: Path, run: dict) -> tuple[int, float | None]:
         return step, accuracy
     except (OSError, ValueError):
         return 0, None
+
+
+def _place(error: BaseException) -> str:
+    """Where an exception was raised, " (file, line)"."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 class Grid:
@@ -142,7 +155,7 @@ class Grid:
                 scores = "  ".join(f"{key} {value:.3f}" for key, value in outcome.items() if key in ("accuracy", "val_accuracy"))
                 self.say(f"{len(done)} of {len(runs)}  {run['name']}  {scores}")
             else:
-                why = f"{type(outcome).__name__}: {outcome}"
+                why = f"{type(outcome).__name__}: {outcome}{'' if isinstance(outcome, UserError) else _place(outcome)}"
                 if not isinstance(outcome, may_fail):
                     failures[run["name"]] = why
                 self.say(f"{run['name']} {'FAILED' if run['name'] in failures else 'is left out'}, {why}")
@@ -168,7 +181,7 @@ class Grid:
                                        key=f"{self.scratch.name}-{run['name']}", pure=False): run for run in todo}
         while waiting:
             try:
-                ready = wait(list(waiting), timeout=1, return_when="FIRST_COMPLETED").done
+                ready = wait(list(waiting), timeout=1 if self.live else 5, return_when="FIRST_COMPLETED").done
             except TimeoutError:
                 ready = ()
             report()

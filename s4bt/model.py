@@ -84,7 +84,7 @@ class S4Model(nn.Module):
 
     def features(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Pooled features (B, H) of one document each."""
-        u = self.encoder(x if isinstance(self.encoder, nn.Embedding) else x[..., None]).mT      # (B, H, L)
+        u = self.encoder(x if isinstance(self.encoder, nn.Embedding) else x[..., None]).mT.contiguous()      # (B, H, L)
         for block in self.blocks:
             u = block(u)
         u = self.norm(u)
@@ -138,14 +138,7 @@ def with_skew_hippo(model: S4Model, rank: int, poles: str = "tied") -> S4Model:
 
     The steps dt, the feedthroughs D and everything outside the DSS layers stay as they are in `model`.
     """
-    layers = []
-    for dss in model.dss_layers():
-        new = DSS(dss.channels, rank, dss.version, poles, length=dss.length).to(dss.W.device)
-        with torch.no_grad():
-            new.log_dt.copy_(dss.log_dt)
-            new.D.copy_(dss.D)
-        layers.append(new)
-    return with_layers(model, layers)
+    return with_layers(model, [dss.restart(rank, poles) for dss in model.dss_layers()])
 
 
 def truncate(model: S4Model, rank: int, method: str) -> tuple[S4Model, list[dict]]:

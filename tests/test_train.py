@@ -79,6 +79,8 @@ def square(run, folder, progress):
     progress(run["steps"], 0.5)
     if run.get("fail"):
         raise UserError("on purpose")
+    if run.get("crash"):
+        return 1 / 0
     return {"value": run["x"] ** 2, "accuracy": 0.5}
 
 
@@ -105,6 +107,14 @@ def test_the_grid_keeps_what_is_finished_and_names_what_failed(tmp_path, monkeyp
     assert "3 of 4 runs were finished before" in text and "4 of 4  run2  accuracy 0.500" in text and "ETA" in text
     if steps > 100:
         assert {int((tmp_path / "s" / f"run{i}" / "log").read_text()) for i in range(4)}.isdisjoint({os.getpid()})
+
+
+@pytest.mark.parametrize("steps", [10, 1000], ids=["in this process", "in two workers"])
+def test_an_unexpected_error_names_file_and_line(tmp_path, monkeypatch, steps):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]))
+    line = square.__code__.co_firstlineno + 6
+    with pytest.raises(UserError, match=rf"run0: ZeroDivisionError: .*test_train.py, line {line}\)"), Grid(tmp_path, "test", steps) as grid:
+        grid.run(square, runs(1, crash=True))
 
 
 def test_a_trial_may_fail_and_is_left_out(tmp_path):
@@ -136,9 +146,16 @@ def test_an_external_scheduler_does_the_runs(tmp_path, monkeypatch):
         assert {int((tmp_path / f"run{i}" / "log").read_text()) for i in range(5)} <= workers
 
 
+def test_workers_with_several_threads_are_refused(tmp_path, monkeypatch):
+    with LocalCluster(n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address=None) as cluster:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
+        with pytest.raises(UserError, match="have several threads.*--nthreads 1"), Grid(tmp_path, "test", 1000) as grid:
+            grid.run(square, runs(1))
+
+
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "nonsense://127.0.0.1:1")
-    with pytest.raises(UserError, match="no Dask scheduler answers at DASK_SCHEDULER_ADDRESS=nonsense"), \
+    with pytest.raises(UserError, match="no Dask scheduler with workers answers at DASK_SCHEDULER_ADDRESS=nonsense"), \
             Grid(tmp_path, "test", 1000) as grid:
         grid.run(square, runs(1))
 

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from rattler import MatchSpec
 
@@ -27,6 +28,12 @@ def test_the_lock_was_resolved_from_this_list():
     assert (ROOT / "requirements.lock").read_text().startswith(project.lock_header()), "run: make lock"
     for requirement in map(Requirement, project.dependencies()[1]):
         assert requirement.specifier.contains(LOCKED[canonicalize_name(requirement.name)])
+
+
+def test_what_is_locked_installs_on_every_python_of_the_range():
+    refused = {name: wanted for name in LOCKED for wanted in [importlib.metadata.metadata(name)["Requires-Python"]]
+               if wanted and not SpecifierSet(wanted).contains("3.11.0")}
+    assert not refused, f"pin an older version in pyproject.toml: {refused}"
 
 
 def test_the_lock_is_complete_and_is_what_is_installed():

@@ -35,8 +35,8 @@ def changed(tmp_path, old, new, count=1):
 
 @pytest.mark.parametrize("old, new, message", [
     ("evaluations: 8", "evalutions: 8", "unknown key"),
-    ("steps: 1200", "steps: -3", r"greater than or equal to 1 \(got -3\)"),
-    ("steps: 1200", "steps: many", r"valid integer.*\(got 'many'\)"),
+    ("steps: 1000", "steps: -3", r"greater than or equal to 1 \(got -3\)"),
+    ("steps: 1000", "steps: many", r"valid integer.*\(got 'many'\)"),
     ("norm: batch", "norm: group", "'batch' or 'layer'"),
     ("lr: [0.01]", "lr: []", "at least 1 item"),
     ("ranks: [2, 4, 16]", "ranks: [2, 4, 128]", r"rank 128 is above the state dimension N = 64 of task listops"),

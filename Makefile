@@ -8,7 +8,7 @@ export PYTHONPATH := $(CURDIR)
 export JUPYTER_PLATFORM_DIRS := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup repro test quick study paper lab strip lock table
+.PHONY: help setup repro test quick study paper lab bench strip lock table
 
 help:            ## show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -47,6 +47,9 @@ endef
 
 lab: $(READY)    ## open JupyterLab on the notebooks
 	jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+
+bench: $(READY)  ## measure how fast data are made, read and delivered; results in results/bench
+	python tests/benchmarks/tasks.py
 
 strip: $(READY)  ## drop outputs from the notebooks' sources
 	python -m s4bt.project strip

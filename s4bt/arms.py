@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from s4bt.config import Grid, TaskConfig, load_task, task_dir
+from s4bt.config import Grid, TaskConfig, load_task
+from s4bt.files import task_dir
 from s4bt.model import S4Model, count_parameters, load_model, save_model, truncate, with_dss_of, with_skew_hippo
 from s4bt.tasks import Dataset, load
 from s4bt.train import Diverged, device, evaluate, fit, seed_everything

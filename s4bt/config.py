@@ -1,4 +1,4 @@
-"""The study's only configuration, `params.yaml`, typed and validated; the project's paths; errors meant for the user.
+"""The study's only configuration, `params.yaml`, typed and validated.
 
 scale   quick, laptop, study or paper: a section of params.yaml
 task    one of the six Long Range Arena tasks
@@ -6,34 +6,21 @@ arm     one way of obtaining a trained small model
 """
 from __future__ import annotations
 
-import contextlib
-import errno
-import hashlib
-import io
-import os
-import shutil
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
+from s4bt.files import ROOT, UserError
+
 PARAMS = ROOT / "params.yaml"
-RAW = ROOT / "data" / "raw"
-PINS = ROOT / "data" / "packages"
 TASK_NAMES = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 SCALES = ("quick", "laptop", "study", "paper")
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class UserError(Exception):
-    """Something the user can mend: the message says what, where and how, and is shown without a traceback."""
 
 
 class Section(BaseModel):
@@ -54,9 +41,32 @@ class Splits(Section):
         return {"train": self.train, "val": self.val, "test": self.test}
 
 
-class ListOpsData(Splits):
-    """Random expressions of min_length < tokens < max_length.  (Nangia & Bowman 2018; parameters of Tay et al. 2021)"""
+class Official(Splits):
+    """source: a folder, archive or http(s) address of the task's official release; none: examples made here or from a package.
+    sha256: of the archive, if you know it."""
 
+    source: str | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
+
+
+class Tokens(Official):
+    """Texts as bytes or as the characters that the training split holds min_count times or more; `length` of them at most, with a
+    token behind the last one if end_token; keep: the first or last part of a longer text."""
+
+    length: Annotated[int, Field(ge=2)]
+    tokens: Literal["bytes", "characters"] = "bytes"
+    min_count: Count = 15
+    end_token: bool = False
+    keep: Literal["first", "last"] = "first"
+
+
+class ListOpsData(Official):
+    """Expressions of min_length < tokens < max_length; end_token: one more token behind the expression.
+
+    (Nangia & Bowman 2018; parameters of Tay et al. 2021)
+    """
+
+    end_token: bool = False
     min_length: Count
     max_length: Count
     max_depth: Annotated[int, Field(ge=2)] = 10
@@ -70,30 +80,39 @@ class ListOpsData(Splits):
         return self
 
 
-class TextData(Splits):
-    """Reviews as bytes: the first or last `length` of each."""
-
-    length: Count
-    keep: Literal["first", "last"] = "last"
+class TextData(Tokens):
+    """Reviews."""
 
 
-class RetrievalData(Splits):
-    """Pairs of passages of `length` bytes, cut at random from licence texts of at least `length` bytes.
-
-    texts: how many texts a licence must have in every split to take part.
+class RetrievalData(Tokens):
+    """Pairs of documents. Without a source: passages of `length` bytes, cut at random from licence texts of at least that length, of
+    licences with `texts` texts in every split.
     """
 
-    length: Count
     texts: Annotated[int, Field(ge=2)] = 3
 
+    @model_validator(mode="after")
+    def _licences_are_bytes(self):
+        if not self.source and (self.tokens, self.end_token) != ("bytes", False):
+            raise ValueError("without a source the documents are passages of bytes: drop tokens and end_token, or name a source")
+        return self
 
-class ImageData(Splits):
-    """Digits of side x side pixels, side 28 or, by averaging blocks, 14 or 7; read row by row."""
+
+class ImageData(Official):
+    """Without a source: digits of side x side pixels, side 28 or, by averaging blocks, 14 or 7. normalisation: by mean and deviation of
+    the training split, or those of CIFAR-10 that DSS used."""
 
     side: Literal[7, 14, 28] = 28
+    normalisation: Literal["measured", "dss"] = "measured"
+
+    @model_validator(mode="after")
+    def _dss_normalises_cifar(self):
+        if not self.source and self.normalisation == "dss":
+            raise ValueError("normalisation 'dss' is that of CIFAR-10: use 'measured', or name a source")
+        return self
 
 
-class PathfinderData(Splits):
+class PathfinderData(Official):
     """Two dashed contours, discs on two tips, distractors, on size x size pixels.  (Linsley et al. 2018)"""
 
     size: Annotated[int, Field(ge=8)]
@@ -135,7 +154,8 @@ class TrainConfig(Section):
     """AdamW with linear warm-up and cosine decay; the weights with the best validation accuracy are kept.
 
     lr: learning rates to choose from on validation data; ssm_lr: the rate of the DSS parameters as a fraction of lr (they have
-    no weight decay); evaluations: how often validation accuracy is measured in a run.
+    no weight decay); evaluations: how often validation accuracy is measured in a run; bucket: how many batches' worth of examples are
+    sorted by length together (1: not at all), which saves padding.
     """
 
     steps: Count
@@ -145,6 +165,7 @@ class TrainConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup: Fraction = 0.1
     evaluations: Count = 10
+    bucket: Count = 1
 
 
 class TaskConfig(Section):
@@ -271,81 +292,3 @@ def load_task(scale: str, task: str, path: Path = PARAMS) -> tuple[TaskConfig, G
         raise UserError(f"unknown task {task!r}. Use one of: {', '.join(TASK_NAMES)}")
     section = load_scale(scale, path)
     return getattr(section.tasks, task), section.grid
-
-
-def task_dir(scale: str, task: str = "") -> Path:
-    """Where the results of a scale, or of one of its tasks, are read: tables and figures in git, arrays and models in DVC."""
-    return ROOT / "results" / scale / task
-
-
-def output_dir(scale: str, task: str = "") -> Path:
-    """Where a notebook writes: `task_dir`, or its place below S4BT_STAGE, from where the runner moves it when all is done."""
-    folder = task_dir(scale, task)
-    if stage := os.environ.get("S4BT_STAGE"):
-        folder = Path(stage) / folder.relative_to(ROOT)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def scratch_dir(scale: str, task: str, phase: str, settings: list[Section], *inputs: Path) -> Path:
-    """Where the finished runs of an interrupted phase wait, keyed by its settings, its inputs and the code that runs use."""
-    apart = ("summary", "figures", "notebook", "project")
-    code = [digest(p) for p in sorted((ROOT / "s4bt").rglob("*.py")) if p.stem not in apart]
-    key = hashlib.sha256("\n".join([*(s.model_dump_json() for s in settings), *code, *map(digest, inputs)]).encode()).hexdigest()[:16]
-    return ROOT / ".scratch" / scale / task / f"{phase}-{key}"
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file, or of the names and contents of the files in a folder.  Raises UserError if it is missing."""
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path} is missing. Run the stage that makes it: dvc repro")
-    if path.is_dir():
-        parts = [f"{p.relative_to(path)} {digest(p)}" for p in sorted(path.rglob("*")) if p.is_file()]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def cores() -> int:
-    """Processor cores that this process may use; S4BT_WORKERS overrides."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(os.environ.get("S4BT_WORKERS", available))
-
-
-def progress_stream():
-    """Where progress goes: what the runner named in S4BT_PROGRESS (the terminal behind `dvc repro`), else stderr."""
-    path = os.environ.get("S4BT_PROGRESS")
-    return open(path, "w", buffering=1) if path else sys.stderr
-
-
-def progress_bar(total: int, label: str, stream=None, **options) -> tqdm:
-    """A bar with ETA on the stream if a person watches it, a silent counter otherwise."""
-    stream = stream or progress_stream()
-    live = stream.isatty() or os.environ.get("S4BT_TERMINAL") == "1"
-    return tqdm(total=total, desc=label, file=stream if live else io.StringIO(), mininterval=1, leave=False, **options)
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path):
-    """Yield a temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
-
-    Works for a file and for a folder (made here by the caller). A full or read-only disk becomes a UserError.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
-        raise UserError(f"{path} could not be written: {error.strerror or error}. Free some space or make the folder writable, "
-                        "then start again; what was finished is kept.") from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)

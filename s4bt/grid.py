@@ -18,7 +18,7 @@ import dask
 from distributed import Client, LocalCluster, wait
 from tqdm import tqdm
 
-from s4bt.config import ROOT, UserError, atomic_path, cores, progress_bar, progress_stream
+from s4bt.files import ROOT, UserError, atomic_path, cores, progress_bar, progress_stream
 
 # glibc otherwise returns every large buffer to the system and pays for it again at the next step (1.4 times slower).
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from s4bt.balance import check_rank
-from s4bt.config import UserError, atomic_path
+from s4bt.files import UserError, atomic_path
 from s4bt.dss import DSS, STATE_SPACE
 from s4bt.lti import UnstableSystem
 from s4bt.reducers import bound_row, reduce

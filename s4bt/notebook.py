@@ -27,7 +27,8 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from s4bt.config import ROOT, TASK_NAMES, UserError, atomic_path, load_scale, load_task, task_dir
+from s4bt.config import TASK_NAMES, load_scale, load_task
+from s4bt.files import ROOT, UserError, atomic_path, task_dir
 
 USER_ERRORS = ("UserError", "Diverged", "UnstableSystem")
 
@@ -140,7 +141,7 @@ def run(path: Path, scale: str, task: str | None) -> None:
         executed = work / "executed.ipynb"
         try:
             papermill.execute_notebook(path, executed, parameters, cwd=ROOT, kernel_name="python3", progress_bar=False,
-                                       record_timing=False, config=Config({"KernelManager": {
+                                       record_timing=False, extra_arguments=["--IPKernelApp.log_level=50"], config=Config({"KernelManager": {
                                            "transport": "ipc", "ip": str(work.relative_to(ROOT) / "kernel")}}))
         except PapermillExecutionError as error:
             if error.ename in USER_ERRORS:

@@ -16,7 +16,8 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from s4bt.config import ROOT, SCALES, TASK_NAMES, UserError, atomic_path, load_scale
+from s4bt.config import SCALES, TASK_NAMES, load_scale
+from s4bt.files import ROOT, UserError, atomic_path
 
 
 # -- dependencies: pyproject.toml -> requirements.lock, environment.yml -------------------------------------------------------

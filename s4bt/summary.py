@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from s4bt.config import load_task, task_dir
+from s4bt.config import load_task
+from s4bt.files import task_dir
 
 CELL = ["task", "arm", "reducer", "transfer", "poles", "rank"]          # what identifies a configuration, up to the seed
 COLUMNS = [*CELL, "seed", "lr", "accuracy", "val_accuracy", "start_accuracy", "pretrained_accuracy", "parameters",

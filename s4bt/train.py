@@ -8,14 +8,16 @@ Every number depends on the seed and the code only: batches come from a NumPy ge
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from s4bt.config import TrainConfig, UserError
+from s4bt.config import TrainConfig
+from s4bt.files import UserError
 from s4bt.model import S4Model, is_state_space
 from s4bt.tasks import Dataset, Info, Split
 
@@ -47,6 +49,41 @@ def batch(info: Info, split: Split, index, where: torch.device) -> tuple[Tensor,
         x = x[..., :int(lengths.max())]
     y = torch.from_numpy(np.array(split.y[index]))
     return x, lengths.to(where) if padded else None, y.to(where)
+
+
+def order(rng: np.random.Generator, lengths: np.ndarray, size: int, bucket: int) -> Iterator[np.ndarray]:
+    """Numbers of the examples of one batch after the other, without end, every example once before any comes again.
+
+    Batches are cut from `bucket` batches' worth of random examples sorted by length (n,), and come in random order: a batch then is
+    padded little. bucket = 1: plain random batches.
+    """
+    waiting = np.empty(0, np.int64)
+    while True:
+        if len(waiting) < size * bucket:
+            waiting = np.concatenate([waiting, rng.permutation(len(lengths))])
+        pool, waiting = waiting[:size * bucket], waiting[size * bucket:]
+        if bucket == 1:
+            yield np.sort(pool)
+            continue
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        for number in rng.permutation(len(pool) // size):
+            yield np.sort(pool[number * size:(number + 1) * size])
+
+
+def deliver(info: Info, split: Split, numbers: Iterator[np.ndarray], where: torch.device) -> Iterator[tuple]:
+    """`batch` of every array of numbers; for an accelerator made one ahead, in a thread and in pinned memory."""
+    if where.type != "cuda":
+        yield from (batch(info, split, index, where) for index in numbers)
+        return
+
+    def pinned() -> list[Tensor | None]:
+        return [None if t is None else t.pin_memory() for t in batch(info, split, next(numbers), torch.device("cpu"))]
+
+    with ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(pinned)
+        while True:
+            ready, ahead = ahead.result(), thread.submit(pinned)
+            yield tuple(None if t is None else t.to(where, non_blocking=True) for t in ready)
 
 
 @torch.no_grad()
@@ -92,7 +129,8 @@ def fit(model: S4Model, dataset: Dataset, config: TrainConfig, lr: float, seed: 
     opt, train = optimizer(model, config, lr), dataset["train"]
     schedule = torch.optim.lr_scheduler.LambdaLR(opt, lambda s: learning_rate(s, config.steps, config.warmup))
     marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
-    curve, losses, best, order = [], [], None, np.empty(0, np.int64)
+    longest = np.array(train.lengths).reshape(len(train), -1).max(1)
+    curve, losses, best = [], [], None
 
     def record(step: int) -> None:
         nonlocal best, losses
@@ -108,12 +146,9 @@ def fit(model: S4Model, dataset: Dataset, config: TrainConfig, lr: float, seed: 
             progress(step, best[0])
 
     record(0)
-    for step in range(1, config.steps + 1):
-        if len(order) < config.batch:
-            order = np.concatenate([order, rng.permutation(len(train))])
-        index, order = np.sort(order[:config.batch]), order[config.batch:]
+    examples = deliver(dataset.info, train, order(rng, longest, config.batch, config.bucket), where)
+    for step, (x, lengths, y) in zip(range(1, config.steps + 1), examples):
         model.train()
-        x, lengths, y = batch(dataset.info, train, index, where)
         loss = F.cross_entropy(model(x, lengths), y)
         opt.zero_grad(set_to_none=True)
         loss.backward()

@@ -4,7 +4,8 @@ import re
 import pytest
 import yaml
 
-from s4bt.config import PARAMS, SCALES, TASK_NAMES, UserError, atomic_path, digest, load_scale, load_task
+from s4bt.config import PARAMS, SCALES, TASK_NAMES, load_scale, load_task
+from s4bt.files import UserError, atomic_path, digest
 
 TEXT = PARAMS.read_text()
 

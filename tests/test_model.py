@@ -4,7 +4,7 @@ import itertools
 import pytest
 import torch
 
-from s4bt.config import UserError
+from s4bt.files import UserError
 from s4bt.dss import skew_hippo
 from s4bt.lti import UnstableSystem
 from s4bt.model import S4Model, count_parameters, load_model, save_model, truncate, with_dss_of, with_skew_hippo

@@ -15,7 +15,8 @@ import psutil
 import pytest
 import yaml
 
-from s4bt.config import RAW, ROOT, TASK_NAMES, load_scale
+from s4bt.config import TASK_NAMES, load_scale
+from s4bt.files import RAW, ROOT
 from s4bt.summary import COLUMNS
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

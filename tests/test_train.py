@@ -1,6 +1,9 @@
 """Training, the grid over Dask, and the bookkeeping of the arms."""
+import itertools
 import json
 import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,14 +12,17 @@ import torch
 from distributed import Client, LocalCluster
 
 from s4bt import arms
-from s4bt.config import ListOpsData, TrainConfig, UserError, load_task
+from s4bt.config import ListOpsData, TrainConfig, load_task
+from s4bt.files import UserError
 from s4bt.grid import Grid
 from s4bt.model import S4Model
 from s4bt.summary import across_tasks, correlations, gains, intervals
-from s4bt.tasks import listops
-from s4bt.train import Diverged, batch, evaluate, fit, learning_rate, optimizer, seed_everything
+from s4bt.tasks import prepare
+from s4bt.train import Diverged, batch, deliver, evaluate, fit, learning_rate, optimizer, order, seed_everything
 
-DATA = listops.build(ListOpsData(train=64, val=32, test=32, min_length=4, max_length=16, max_depth=3, max_arguments=3))
+with tempfile.TemporaryDirectory() as temporary:
+    DATA = prepare("listops", ListOpsData(train=64, val=32, test=32, min_length=4, max_length=16, max_depth=3, max_arguments=3),
+                   Path(temporary) / "arrays")
 SETTINGS = TrainConfig(steps=12, batch=8, lr=[0.01], evaluations=3)
 
 
@@ -70,6 +76,32 @@ def test_the_learning_rate_warms_up_and_goes_to_zero():
 def test_batches_are_cut_to_their_longest_row():
     x, lengths, y = batch(DATA.info, DATA["train"], np.arange(5), torch.device("cpu"))
     assert x.shape == (5, int(lengths.max())) and x.dtype == torch.int64 and y.shape == (5,)
+
+
+@pytest.mark.parametrize("bucket", [1, 4])
+def test_every_example_comes_once_before_any_comes_again(bucket):
+    lengths = np.random.default_rng(0).integers(1, 100, 96)
+    numbers = list(itertools.islice(order(np.random.default_rng(1), lengths, 8, bucket), 24))
+    assert all(len(set(b)) == 8 and (np.diff(b) > 0).all() for b in numbers)
+    assert sorted(np.concatenate(numbers[:12])) == list(range(96)) == sorted(np.concatenate(numbers[12:]))
+
+
+def test_buckets_save_padding():
+    lengths = np.random.default_rng(0).integers(1, 100, 960)
+    padded = {b: sum(lengths[i].max() for i in itertools.islice(order(np.random.default_rng(1), lengths, 8, b), 120)) for b in (1, 20)}
+    assert padded[20] * 8 < 1.1 * lengths.sum() < padded[1] * 8 / 1.5
+
+
+def test_batches_for_an_accelerator_are_made_ahead_and_are_the_same(monkeypatch):
+    """The thread and the pinned memory, with the accelerator played by the CPU."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self.clone())
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *_, **__: self)
+    numbers = [np.arange(i, i + 4) for i in range(12)]
+    ahead = deliver(DATA.info, DATA["train"], iter(numbers), torch.device("cuda"))
+    for index, (x, lengths, y) in zip(numbers[:10], ahead):
+        expected = batch(DATA.info, DATA["train"], index, torch.device("cpu"))
+        assert torch.equal(x, expected[0]) and torch.equal(y, expected[2])
+    ahead.close()
 
 
 # -- the grid: functions at module level, so that workers can import them -----------------------------------------------------

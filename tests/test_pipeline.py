@@ -70,7 +70,7 @@ def imported(source, task=None):
     lines = [line for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"
              for line in cell.source.splitlines() if re.match(r"(from|import) ", line)]
     if task:
-        lines.append(f"from s4bt.tasks import module; module({task!r})")
+        lines.append(f"from s4bt.tasks.prepare import module; module({task!r})")
     code = "\n".join([*lines, "import sys", "print([m.__file__ for n, m in sys.modules.items() if n.startswith('s4bt.')])"])
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
                          env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}).stdout

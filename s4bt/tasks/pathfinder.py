@@ -18,7 +18,8 @@ from PIL import Image, UnidentifiedImageError
 
 from s4bt.config import PathfinderData
 from s4bt.files import UserError
-from s4bt.tasks import Card, Info, Store, chunks
+from s4bt.tasks import Info
+from s4bt.tasks.prepare import Card, Store, chunks
 from s4bt.tasks.source import find, lines, open_release
 
 CARD = Card(("generator in this file", "MIT (this project)"),

@@ -20,7 +20,8 @@ import yaml
 
 from s4bt.config import RetrievalData
 from s4bt.files import UserError
-from s4bt.tasks import Card, Info, Store, open_wheel
+from s4bt.tasks import Info
+from s4bt.tasks.prepare import Card, Store, open_wheel
 from s4bt.tasks.source import Coder, find, lines, open_release
 
 CARD = Card(("licensedcode-data 32.1.0, texts of software licences", "CC-BY-4.0 (ScanCode)"),

@@ -25,7 +25,7 @@ import requests
 
 from s4bt.config import Official, Tokens
 from s4bt.files import RAW, UserError, atomic_path, progress_bar
-from s4bt.tasks import pad
+from s4bt.tasks.prepare import pad
 
 PUBLISHED = {       # md5 sums that the publishers' pages print
     "aclImdb_v1.tar.gz": "7c2ac02c03563afcf9b574c7e56c153a",

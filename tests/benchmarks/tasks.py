@@ -19,7 +19,8 @@ import torch
 from s4bt.config import TASK_NAMES, ListOpsData, TextData, load_task
 from s4bt.files import RAW, ROOT
 from s4bt.model import S4Model
-from s4bt.tasks import Dataset, Info, Split, prepare, text
+from s4bt.tasks import Dataset, Info, Split, text
+from s4bt.tasks.prepare import prepare
 from s4bt.train import batch, deliver, order, optimizer, seed_everything
 
 OUT = ROOT / "results" / "bench" / "tasks.csv"

@@ -59,7 +59,7 @@ def order(rng: np.random.Generator, lengths: np.ndarray, size: int, bucket: int)
     """
     waiting = np.empty(0, np.int64)
     while True:
-        if len(waiting) < size * bucket:
+        while len(waiting) < size * bucket:
             waiting = np.concatenate([waiting, rng.permutation(len(lengths))])
         pool, waiting = waiting[:size * bucket], waiting[size * bucket:]
         if bucket == 1:

@@ -153,7 +153,7 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """AdamW with linear warm-up and cosine decay; the weights with the best validation accuracy are kept.
 
-    lr: learning rates to choose from on validation data; ssm_lr: the rate of the DSS parameters as a fraction of lr (they have
+    lr: learning rates to choose from on validation data; ssm_lr: the rate of the DSS parameters as a fraction of lr, dt_lr: that of their steps, ssm_lr if not given (they have
     no weight decay); evaluations: how often validation accuracy is measured in a run; bucket: how many batches' worth of examples are
     sorted by length together (1: not at all), which saves padding.
     """
@@ -162,6 +162,7 @@ class TrainConfig(Section):
     batch: Count = 32
     lr: Annotated[list[Positive], Field(min_length=1)]
     ssm_lr: Positive = 0.25
+    dt_lr: Positive | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup: Fraction = 0.1
     evaluations: Count = 10

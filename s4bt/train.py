@@ -52,21 +52,22 @@ def batch(info: Info, split: Split, index, where: torch.device) -> tuple[Tensor,
 
 
 def order(rng: np.random.Generator, lengths: np.ndarray, size: int, bucket: int) -> Iterator[np.ndarray]:
-    """Numbers of the examples of one batch after the other, without end, every example once before any comes again.
+    """Numbers of the examples of one batch after the other, without end; what an epoch leaves over is put before the next.
 
     Batches are cut from `bucket` batches' worth of random examples sorted by length (n,), and come in random order: a batch then is
     padded little. bucket = 1: plain random batches.
     """
     waiting = np.empty(0, np.int64)
     while True:
-        while len(waiting) < size * bucket:
+        if len(waiting) < size:
             waiting = np.concatenate([waiting, rng.permutation(len(lengths))])
-        pool, waiting = waiting[:size * bucket], waiting[size * bucket:]
-        if bucket == 1:
+        count = min(bucket, len(waiting) // size)
+        pool, waiting = waiting[:size * count], waiting[size * count:]
+        if count == 1:
             yield np.sort(pool)
             continue
         pool = pool[np.argsort(lengths[pool], kind="stable")]
-        for number in rng.permutation(len(pool) // size):
+        for number in rng.permutation(count):
             yield np.sort(pool[number * size:(number + 1) * size])
 
 
@@ -101,11 +102,16 @@ def evaluate(model: S4Model, dataset: Dataset, name: str, size: int = 128) -> di
 
 
 def optimizer(model: S4Model, config: TrainConfig, lr: float) -> torch.optim.AdamW:
-    """AdamW; the parameters of the DSS layers at ssm_lr * lr and without weight decay.  (as the public DSS runs do)"""
-    inside = [p for name, p in model.named_parameters() if is_state_space(name)]
-    outside = [p for name, p in model.named_parameters() if not is_state_space(name)]
-    return torch.optim.AdamW([{"params": outside, "lr": lr, "weight_decay": config.weight_decay},
-                              {"params": inside, "lr": lr * config.ssm_lr, "weight_decay": 0.0}], fused=True)
+    """AdamW; the parameters of the DSS layers at ssm_lr * lr, their steps at dt_lr * lr, both without weight decay.
+
+    (as the public DSS runs do)
+    """
+    groups = {"outside": [], "inside": [], "log_dt": []}
+    for name, p in model.named_parameters():
+        groups["outside" if not is_state_space(name) else "log_dt" if name.endswith("log_dt") else "inside"].append(p)
+    return torch.optim.AdamW([{"params": groups["outside"], "lr": lr, "weight_decay": config.weight_decay},
+                              {"params": groups["inside"], "lr": lr * config.ssm_lr, "weight_decay": 0.0},
+                              {"params": groups["log_dt"], "lr": lr * (config.dt_lr or config.ssm_lr), "weight_decay": 0.0}], fused=True)
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:

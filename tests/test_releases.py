@@ -42,8 +42,8 @@ def write_text(root):
             folder = root / "aclImdb" / split / label
             folder.mkdir(parents=True)
             for i in range(4):
-                (folder / f"{i}_{9 if label == 'pos' else 2}.txt").write_text(f"{label} número {i} of {split}<br />")
-    return TextData(train=6, val=2, test=8, length=40, tokens="characters", min_count=2)
+                (folder / f"{i}_{9 if label == 'pos' else 2}.txt").write_bytes(f"{label} número {i} of {split},\r\n0123<br />".encode())
+    return TextData(train=6, val=2, test=8, length=60, tokens="characters", min_count=2)
 
 
 def write_retrieval(root):
@@ -119,14 +119,14 @@ def test_reviews_keep_the_official_test_split(release, tmp_path):
     config = release("text")
     data = made("text", config, tmp_path)
     assert data["test"].y.sum() == 4 and len(set(map(bytes, data["test"].x))) == 8
-    letters = {c: i for i, c in enumerate(sorted(set("neg número 0123 of train<br />pos")), 2)}
+    letters = {c: i for i, c in enumerate(sorted(set("neg número 0123 of train,\r\n<br />pos")), 2)}
     for split in ("train", "val"):
         for row, length, label in zip(data[split].x, data[split].lengths, data[split].y):
             word = [letters[c] for c in ("pos" if label else "neg")]
             assert show_tokens(row, data.info).startswith("pos número" if label else "neg número")
             assert row[:3].tolist() == word and (row[length:] == 0).all() and (row[:length] > 0).all()
     as_bytes = made("text", config.model_copy(update={"tokens": "bytes", "keep": "last"}), tmp_path)
-    assert all(as_text(row).endswith("of test<br />") for row in as_bytes["test"].x)
+    assert all(as_text(row).endswith("of test,\r\n0123<br />") for row in as_bytes["test"].x)
 
 
 def test_the_same_review_in_training_and_test_is_left_out_of_training(release, tmp_path):
@@ -135,7 +135,7 @@ def test_the_same_review_in_training_and_test_is_left_out_of_training(release, t
     train.write_bytes(test.read_bytes())
     data = made("text", config, tmp_path)
     assert test.read_text() not in {as_text(row) for s in ("train", "val") for row in data[s].x}
-    assert "1 documents of" in " ".join(data.info.notes)
+    assert "1 examples of" in " ".join(data.info.notes)
 
 
 def test_pairs_of_papers_are_read_with_quotes_and_shared_papers_are_counted(release, tmp_path):
@@ -145,11 +145,26 @@ def test_pairs_of_papers_are_read_with_quotes_and_shared_papers_are_counted(rele
     assert "4 papers of train are in test, too" in data.info.notes
 
 
+def test_a_pair_of_papers_in_training_and_test_is_left_out_of_training(release, tmp_path):
+    config = release("retrieval").model_copy(update={"train": 5})
+    train, test = (next((tmp_path / "release").rglob(f"new_aan_pairs.{name}.tsv")) for name in ("train", "test"))
+    train.write_text("".join([test.read_text().splitlines(True)[0], *train.read_text().splitlines(True)[1:]]))
+    data = made("retrieval", config, tmp_path)
+    assert data["test"].x[0].tobytes() not in {x.tobytes() for x in data["train"].x}
+    assert "1 examples of train that stand in another split, or twice, are left out" in data.info.notes
+
+
 def test_cifar_is_read_as_grey_levels(release, tmp_path):
     data = made("image", release("image"), tmp_path)
     raw = np.fromfile(tmp_path / "release" / "cifar-10-batches-bin" / "test_batch.bin", np.uint8).reshape(4, -1)
     pictures = [Image.fromarray(r[1:].reshape(3, 32, 32).transpose(1, 2, 0)).convert("L") for r in raw]
     assert np.array_equal(data["test"].x, np.stack([np.asarray(p).ravel() for p in pictures]))       # Pillow's own grey
+    labels = {}
+    for i in range(1, 6):
+        for record in np.fromfile(tmp_path / "release" / "cifar-10-batches-bin" / f"data_batch_{i}.bin", np.uint8).reshape(4, -1):
+            labels[np.asarray(Image.fromarray(record[1:].reshape(3, 32, 32).transpose(1, 2, 0)).convert("L")).tobytes()] = record[0]
+    for split in ("train", "val"):
+        assert [labels[x.tobytes()] for x in data[split].x] == data[split].y.tolist()
     assert data["test"].y.tolist() == [0, 1, 2, 3] and (data.info.mean, data.info.std) == (122.6, 61)
 
 
@@ -162,6 +177,21 @@ def test_pathfinder_images_are_read_and_the_empty_file_is_reported(release, tmp_
 
 
 # -- from everywhere -----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("task, below", [("listops", "a/b/c/d/e/f/g"), ("pathfinder", "lra_release/pathfinder32/curv_contour_length_14")])
+def test_files_are_found_wherever_they_sit(task, below, release, tmp_path):
+    config = release(task)
+    expected = made(task, config, tmp_path)
+    folder = tmp_path / "release" / below
+    if task == "listops":
+        folder.parent.mkdir(parents=True)
+        (tmp_path / "release" / "lra_release").rename(folder)
+        folder = tmp_path / "release"
+    else:
+        (folder / "metadata" / "._0.npy").write_bytes(b"\0")              # as a Mac leaves them in archives
+    again = made(task, config.model_copy(update={"source": str(folder)}), tmp_path)
+    assert np.array_equal(expected["train"].x, again["train"].x)
+
 
 def pack(root, path):
     if path.suffix == ".zip":
@@ -187,10 +217,18 @@ def server(tmp_path):
             if how == "403":
                 return self.send_error(403)
             content = (tmp_path / "web" / self.path.lstrip("/")).read_bytes()
+            if self.headers.get("If-Range") not in (None, hashlib.md5(content).hexdigest()):
+                wanted = None
+            if wanted == f"bytes={len(content)}-":
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                return self.end_headers()
             start = int(re.match(r"bytes=(\d+)-", wanted)[1]) if wanted and how != "no ranges" else 0
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(content) - start))
             self.send_header("ETag", hashlib.md5(content).hexdigest())
+            if how == "encoding":
+                self.send_header("Content-Encoding", "x-gzip")
             self.end_headers()
             self.wfile.write(content[start:len(content) // 2 if how == "cut" else None])
 
@@ -223,57 +261,86 @@ def test_folder_archive_and_address_give_the_same_arrays(task, name, release, se
     assert len(server.log) == 1
 
 
-def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
-    content = bytes(RNG.integers(0, 256, 3_000_000, np.uint8))
-    (tmp_path / "web" / "big.bin").write_bytes(content)
-    server.behaviour, target = "cut", tmp_path / "big.bin"
+@pytest.fixture
+def big(server, tmp_path):
+    """An archive of 3 MB on the server."""
+    with zipfile.ZipFile(tmp_path / "web" / "big.zip", "w") as archive:
+        archive.writestr("noise", RNG.integers(0, 256, 3_000_000, np.uint8).tobytes())
+    return f"{server.url}/big.zip", (tmp_path / "web" / "big.zip").read_bytes()
+
+
+def test_a_broken_download_goes_on_where_it_stopped(server, big, tmp_path):
+    (url, content), target = big, tmp_path / "big.zip"
+    server.behaviour = "cut"
     with pytest.raises(UserError, match="the transfer .*Start again to go on from there"):
-        source.download(f"{server.url}/big.bin", target)
+        source.download(url, target)
     assert not target.exists()
     server.behaviour = ""
-    assert source.download(f"{server.url}/big.bin", target).read_bytes() == content
+    assert source.download(url, target).read_bytes() == content
     assert server.log[0] is None and int(server.log[1][6:-1]) > 1_000_000
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["big.bin", "web"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["big.zip", "web"]
     server.behaviour = "cut"
     with pytest.raises(UserError, match="transfer"):
-        source.download(f"{server.url}/big.bin", tmp_path / "again.bin")
+        source.download(url, tmp_path / "again.zip")
     server.behaviour = "no ranges"                                      # starts over
-    assert source.download(f"{server.url}/big.bin", tmp_path / "again.bin").read_bytes() == content
+    assert source.download(url, tmp_path / "again.zip").read_bytes() == content
 
 
-def test_an_address_that_refuses_is_named(server, tmp_path):
+def test_a_download_that_was_whole_but_not_checked_is_finished(server, big, tmp_path):
+    (url, content), target = big, tmp_path / "big.zip"
+    target.with_name("big.zip.part").write_bytes(content)
+    target.with_name("big.zip.etag").write_text(hashlib.md5(content).hexdigest())
+    assert source.download(url, target).read_bytes() == content and server.log == [f"bytes={len(content)}-"]
+    target.unlink()
+    target.with_name("big.zip.part").write_bytes(content + b"more")     # of another version
+    target.with_name("big.zip.etag").write_text("another")
+    assert source.download(url, target).read_bytes() == content
+
+
+def test_a_server_that_names_an_encoding_gives_the_same_file(server, big, tmp_path):
+    server.behaviour = "encoding"
+    assert source.download(big[0], tmp_path / "big.zip").read_bytes() == big[1]
+
+
+def test_an_address_that_refuses_or_gives_a_page_is_named(server, tmp_path):
     server.behaviour = "403"
     with pytest.raises(UserError, match="/lra_release.gz answers 403 Forbidden. .*as source in params.yaml"):
         source.download(f"{server.url}/lra_release.gz", tmp_path / "raw" / "lra_release.gz")
     with pytest.raises(UserError, match="the transfer broke off"):
         source.download("http://127.0.0.1:9/nothing.zip", tmp_path / "raw" / "nothing.zip")
+    server.behaviour = ""
+    (tmp_path / "web" / "lra_release.gz").write_text("<html>Please log in")
+    with pytest.raises(UserError, match="neither a tar nor a zip archive: b'<html>Please log in'"):
+        source.download(f"{server.url}/lra_release.gz", tmp_path / "raw" / "lra_release.gz")
+    assert not list((tmp_path / "raw").iterdir())
 
 
-def test_a_checksum_that_differs_is_refused(server, tmp_path, monkeypatch):
-    (tmp_path / "web" / "a.zip").write_bytes(b"something else")
+def test_a_checksum_that_differs_is_refused(server, big, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="its sha256 is .*, expected 0000.* delete it and get it again"):
-        source.download(f"{server.url}/a.zip", tmp_path / "a.zip", "0" * 64)
+        source.download(big[0], tmp_path / "big.zip", "0" * 64)
     assert [p.name for p in tmp_path.iterdir()] == ["web"]
-    monkeypatch.setitem(source.PUBLISHED, "a.zip", "f" * 32)
+    monkeypatch.setitem(source.PUBLISHED, "big.zip", "f" * 32)
     with pytest.raises(UserError, match="its md5 is .*, expected ffff"):
-        source.verify(tmp_path / "web" / "a.zip", "a.zip", None)
+        source.verify(tmp_path / "web" / "big.zip", "big.zip", None)
+    with pytest.raises(UserError, match="is a folder, and sha256 in params.yaml is that of an archive"):
+        made("image", ImageData(**SIZES, source=str(tmp_path), sha256="0" * 64), tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 @pytest.mark.parametrize("what, message", [("../out.txt", "outside of the folder"), ("/out.txt", "outside of the folder"),
-                                           ("link", "is a link")])
+                                           ("link", "is a link"), ("hard link", "is a link")])
 def test_archives_that_lead_outside_are_refused(kind, what, message, tmp_path):
     path = tmp_path / f"a.{kind}"
     if kind == "zip":
         entry = zipfile.ZipInfo(what)
-        entry.external_attr = (0o120777 << 16) if what == "link" else 0
+        entry.external_attr = (0o120777 << 16) if "link" in what else 0
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("fine.txt", "fine")
             archive.writestr(entry, "/etc/passwd")
     else:
         entry = tarfile.TarInfo(what)
-        if what == "link":
-            entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        if "link" in what:
+            entry.type, entry.linkname = (tarfile.SYMTYPE if what == "link" else tarfile.LNKTYPE), "/etc/passwd"
         with tarfile.open(path, "w") as archive:
             archive.addfile(tarfile.TarInfo("fine.txt"), io.BytesIO())
             archive.addfile(entry, io.BytesIO())
@@ -282,13 +349,43 @@ def test_archives_that_lead_outside_are_refused(kind, what, message, tmp_path):
     assert not list((tmp_path / "releases").iterdir()) and not (tmp_path / "out.txt").exists()
 
 
-def test_an_archive_that_was_cut_is_refused(release, tmp_path):
+def damaged(path, release, how):
+    content = bytearray(pack(release, path).read_bytes())
+    if how == "cut":
+        content = content[:-2000]
+    elif how == "without its checksum":
+        content = content[:-8]
+    elif how == "cut between two files":
+        with tarfile.open(path) as archive:
+            content = content[:archive.getmembers()[-1].offset]
+    else:
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name, how", [("a.tar.gz", "cut"), ("a.tar.gz", "without its checksum"), ("a.tar.gz", "one bit"), ("a.zip", "cut"),
+                                       ("a.zip", "one bit"), ("a.tar", "cut between two files")])
+def test_a_damaged_archive_is_refused(name, how, release, tmp_path):
     release("image")
-    path = pack(tmp_path / "release", tmp_path / "a.tar.gz")
-    path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(UserError, match="the archive is damaged or was cut"):
-        source.unpack(path, releases=tmp_path / "releases")
-    assert not list((tmp_path / "releases").iterdir())
+    path = tmp_path / name
+    damaged(path, tmp_path / "release", how)
+    with pytest.raises(UserError, match="the archive is damaged, was cut|neither a folder nor a tar or zip archive"):
+        source.open_release(ImageData(**SIZES, source=str(path)), tmp_path / "raw")
+    assert not [p for p in (tmp_path / "raw").rglob("*") if p.is_file() and p.name != ".lock"]
+
+
+def test_a_tar_whose_last_file_is_a_zip_is_a_tar(tmp_path):
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.writestr("inside.txt", "inside")
+    (tmp_path / "a.txt").write_text("a")
+    with tarfile.open(tmp_path / "both.tar", "w") as archive:
+        archive.add(tmp_path / "a.txt", "a.txt")
+        archive.add(tmp_path / "in.zip", "in.zip")
+    assert sorted(p.name for p in source.unpack(tmp_path / "both.tar", releases=tmp_path / "releases").iterdir()) == ["a.txt", "in.zip"]
+
+
+def test_what_is_no_archive_is_said(tmp_path):
+    path = tmp_path / "a.tar.gz"
     path.write_bytes(b"no archive")
     with pytest.raises(UserError, match="neither a folder nor a tar or zip archive"):
         made("image", ImageData(**SIZES, source=str(path)), tmp_path)
@@ -329,6 +426,8 @@ BROKEN = {
     "a folder without reviews": ("text", "test/neg", lambda path: [p.unlink() for p in path.iterdir()], "no <id>_<rating>.txt in it"),
     "too few columns": ("retrieval", "new_aan_pairs.eval.tsv", functools.partial(edit, old=b"\tP1", new=b""),
                         "eval.tsv, line 2: expected 5 columns label, id1, .*found 4"),
+    "a paper that was cut": ("retrieval", "new_aan_pairs.eval.tsv", lambda path: path.write_bytes(path.read_bytes()[:-5]),
+                             "eval.tsv, line 2: the last line has no end"),
     "a wrong label": ("retrieval", "new_aan_pairs.eval.tsv", functools.partial(edit, old=b"0\tP0", new=b"2\tP0"), "line 1: .*with label 0 or 1"),
     "a file that was cut": ("image", "data_batch_3.bin", lambda path: path.write_bytes(path.read_bytes()[:-1]),
                             "data_batch_3.bin: 12,291 bytes, expected 4 records of 3073"),

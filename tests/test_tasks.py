@@ -137,7 +137,8 @@ def test_a_paddle_between_the_discs_tells_as_much_as_the_data_card_says(turn, pe
     assert round(100 * ((near[1000:] < threshold) == y[1000:]).mean()) == percent
 
 
-@pytest.mark.parametrize("data", [PATHS, load_task("paper", "pathfinder")[0].data], ids=["small", "32"])
+@pytest.mark.parametrize("data", [PATHS, load_task("paper", "pathfinder")[0].data, load_task("paper", "pathx")[0].data],
+                         ids=["small", "32", "128"])
 def test_pathfinder_contours_do_not_touch_and_are_drawn(data):
     s = pathfinder.scenes(data, 1)
     for index in range(20):
@@ -178,7 +179,7 @@ def test_any_number_of_workers_makes_the_same_examples(task, data, monkeypatch, 
         if workers == 2:                                                # the workers, started anew, would not see the patched sizes
             monkeypatch.setattr(preparing, "ProcessPoolExecutor", functools.partial(ProcessPoolExecutor, initializer=_patch))
         made[workers] = prepare(task, data, tmp_path / str(workers))
-    assert all(np.array_equal(made[1][name].x, made[2][name].x) for name in SPLITS)
+    assert all(np.array_equal(a, b) for name in SPLITS for a, b in zip(vars(made[1][name]).values(), vars(made[2][name]).values()))
 
 
 def _patch():

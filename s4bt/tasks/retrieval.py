@@ -25,8 +25,9 @@ from s4bt.tasks.prepare import Card, Store, open_wheel
 from s4bt.tasks.source import Coder, find, lines, open_release
 
 CARD = Card(("licensedcode-data 32.1.0, texts of software licences", "CC-BY-4.0 (ScanCode)"),
-            ("ACL Anthology Network pairs of the Long Range Arena", "of each paper's authors; see the release"),
-            "two passages, one licence? Officially: does one of two papers cite the other, 4000 characters each", "licensedcode-data")
+            ("ACL Anthology Network pairs of the Long Range Arena", "of each paper's authors; see the release"), (147_086, 18_090, 17_437),
+            "two passages, one licence? Officially: does one of two papers cite the other, 4000 characters each",
+            "the official task; papers are cut at `length`", "licensedcode-data")
 FILES = {"train": "new_aan_pairs.train.tsv", "val": "new_aan_pairs.eval.tsv", "test": "new_aan_pairs.test.tsv"}
 COLUMNS = ("label", "id1", "id2", "text1", "text2")
 
@@ -121,26 +122,29 @@ def read(path: Path) -> Iterator[tuple[int, str, str, str, str]]:
 def papers(data: RetrievalData, raw: Path, store: Store) -> Info:
     """The pairs of the release, with its own splits, in the order of its files."""
     paths = find(open_release(data, raw), FILES, "the AAN pairs")
-    ids: dict[str, set[str]] = {}
+    ids: dict[str, set[str]] = {name: set() for name in paths}
 
-    def once():
+    def distinct() -> Iterator[str]:
+        seen: set[str] = set()
         for _, a, b, *texts in read(paths["train"]):
             for name, text in zip((a, b), texts):
                 if name not in seen:
                     seen.add(name)
                     yield text
 
-    seen: set[str] = set()
-    coder = Coder(data, once())
+    def rows(name: str) -> Iterator[tuple[tuple[str, str], int]]:
+        for label, a, b, *texts in read(paths[name]):
+            ids[name].update((a, b))
+            yield tuple(texts), label
+
+    def encode(pairs: list[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+        x, lengths = zip(*map(coder, zip(*pairs)))
+        return np.stack(x, 1), np.stack(lengths, 1)
+
+    coder = Coder(data, distinct())
     store.create((2, data.length), coder.dtype)
-    for name, path in paths.items():
-        rows, ids[name] = read(path), set()
-        while block := list(itertools.islice(rows, min(500, len(store.splits[name]) - store.filled[name]))):
-            labels, *names, first, second = zip(*block)
-            x, lengths = zip(coder(first), coder(second))
-            store.add(name, np.stack(x, 1), np.stack(lengths, 1), np.array(labels, np.int64))
-            ids[name].update(*names)
-    notes = [f"{len(ids[a] & ids[b])} papers of {a} are in {b}, too" for a, b in itertools.combinations(ids, 2)]
+    notes = store.read_official({name: rows(name) for name in paths}, encode)
+    notes += [f"{len(ids[a] & ids[b])} papers of {a} are in {b}, too" for a, b in itertools.combinations(ids, 2)]
     return Info(coder.vocabulary, 2, documents=2, symbols=coder.symbols, shared=True, notes=notes)
 
 

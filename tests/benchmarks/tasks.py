@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import psutil
 import torch
@@ -20,6 +21,8 @@ from s4bt.config import TASK_NAMES, ListOpsData, TextData, load_task
 from s4bt.files import RAW, ROOT
 from s4bt.model import S4Model
 from s4bt.tasks import Dataset, Info, Split, text
+from s4bt.tasks import listops as listops_task
+from s4bt.tasks import pathfinder as pathfinder_task
 from s4bt.tasks.prepare import prepare
 from s4bt.train import batch, deliver, order, optimizer, seed_everything
 
@@ -32,7 +35,7 @@ def generate(task: str, data) -> int:
         return sum(len(s) for s in prepare(task, data, Path(folder) / "arrays").splits.values())
 
 
-def listops() -> tuple[int, float]:
+def listops() -> int:
     return generate("listops", ListOpsData(train=96000, val=2000, test=2000, min_length=500, max_length=2000))
 
 
@@ -43,7 +46,7 @@ def paths(task: str, count: int) -> int:
 
 def reviews(folder: Path) -> int:
     """50,000 files in the layout of aclImdb, made of the packaged reviews."""
-    data = TextData(train=22500, val=2400, test=25000, length=4096, source=str(folder))
+    data = TextData(train=22500, val=2400, test=25000, length=4096, tokens="characters", end_token=True, source=str(folder))
     return generate("text", data)
 
 
@@ -103,10 +106,56 @@ def delivery(task: str) -> dict[str, float]:
     return {"share": float(np.median([a / b for a, b in took[10:]]))}
 
 
+def bucketing(steps: int = 200) -> dict[str, float]:
+    """Seconds of a training step of listops, scale laptop, with buckets of 8, over those without; alternately, one thread."""
+    seed_everything(0)
+    config, _ = load_task("laptop", "listops")
+    took = {1: 0.0, 8: 0.0}
+    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+        data = prepare("listops", config.data, Path(folder) / "arrays")
+        model = S4Model(data.info.vocabulary, data.info.classes, **config.model.model_dump())
+        opt = optimizer(model, config.pretrain, 0.01)
+        numbers = {b: order(np.random.default_rng(0), np.array(data["train"].lengths), config.pretrain.batch, b) for b in took}
+        for step in range(2 * steps):
+            b = (1, 8)[step % 2]
+            start = time.perf_counter()
+            x, lengths, y = batch(data.info, data["train"], next(numbers[b]), torch.device("cpu"))
+            opt.zero_grad(set_to_none=True)
+            torch.nn.functional.cross_entropy(model(x, lengths), y).backward()
+            opt.step()
+            took[b] += time.perf_counter() - start
+    return {"share": took[8] / took[1]}
+
+
+def draw_generators(path: Path) -> None:
+    """Lengths and labels of ListOps and samples of both Pathfinders, at Long Range Arena size."""
+    drawn = [listops_task.trees(ListOpsData(train=1, val=1, test=1, min_length=500, max_length=2000), c) for c in range(16)]
+    lengths, labels = np.concatenate([d[1] for d in drawn]), np.concatenate([d[2] for d in drawn])
+    share = len(lengths) / (16 * listops_task.TREES)
+    print(f"ListOps: {share:.1%} of the trees whose root is an operator are kept; mean length {lengths.mean():.0f}; labels "
+          + " ".join(f"{n / len(labels):.1%}" for n in np.bincount(labels)))
+    figure = plt.figure(figsize=(9, 5.4), layout="constrained")
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[1.5, 1, 1])
+    a, b = top.subplots(1, 2)
+    a.hist(lengths, 40)
+    a.set(xlabel="length, tokens", ylabel="expressions", title="ListOps")
+    b.bar(range(10), 100 * np.bincount(labels) / len(labels))
+    b.set(xlabel="label", ylabel="percent", xticks=range(10))
+    for part, task in ((middle, "pathfinder"), (bottom, "pathx")):
+        data = load_task("paper", task)[0].data
+        s = pathfinder_task.scenes(data, 0)
+        few = pathfinder_task.Scenes([c[:9] for c in s.contours], s.discs[:9], s.labels[:9])
+        for ax, image, label in zip(part.subplots(1, 9), pathfinder_task.draw(few, data), few.labels):
+            ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+            ax.set_title(f"label {label}", size=8)
+            ax.axis("off")
+    figure.savefig(path, dpi=100)
+
+
 def measured(expression: str) -> tuple[float, float, float]:
     """(value, seconds, peak MB) of an expression over this file's names, in a process of its own."""
-    code = (f"import json, sys, time; sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]; from tasks import *\n"
-            f"if __name__ == '__main__':\n    start = time.perf_counter(); value = {expression}\n"
+    code = (f"import json, sys, time; from pathlib import Path; sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]; import tasks\n"
+            f"if __name__ == '__main__':\n    start = time.perf_counter(); value = tasks.{expression}\n"
             "    print(json.dumps([value, time.perf_counter() - start]))")
     with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
         script.write(code)
@@ -154,7 +203,9 @@ def main() -> None:
     row("Path-X 200,000 x 16,384 trained from disk, 60 steps", "train_from_disk()", 600, "s", lambda _, s: s)
     for task in TASK_NAMES:
         row(f"batch of {task}, share of a training step", f"delivery({task!r})", 0.05, "share", lambda v, _: v["share"])
+    row("ListOps, step with buckets of 8 over one without", "bucketing()", 1.0, "ratio", lambda v, _: v["share"])
     OUT.parent.mkdir(parents=True, exist_ok=True)
+    draw_generators(OUT.with_name("generators.png"))
     with open(OUT, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()

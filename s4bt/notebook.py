@@ -140,8 +140,10 @@ def run(path: Path, scale: str, task: str | None) -> None:
         parameters = {"scale": scale} | ({"task": task} if task else {})
         executed = work / "executed.ipynb"
         try:
+            # Every kernel is interrupted before it is shut down, and logs that as an error; what a cell raises does not come by this log.
             papermill.execute_notebook(path, executed, parameters, cwd=ROOT, kernel_name="python3", progress_bar=False,
-                                       record_timing=False, extra_arguments=["--IPKernelApp.log_level=50"], config=Config({"KernelManager": {
+                                       record_timing=False, extra_arguments=["--IPKernelApp.log_level=50"],
+                                       config=Config({"KernelManager": {
                                            "transport": "ipc", "ip": str(work.relative_to(ROOT) / "kernel")}}))
         except PapermillExecutionError as error:
             if error.ename in USER_ERRORS:

@@ -1,70 +1,104 @@
-"""Balanced truncation of diagonal systems, to full relative accuracy.
+"""Balanced truncation of diagonal systems; Hankel singular values to full relative accuracy.
 
 poles      (..., N)     lambda
 g          (..., N, m)  generators: the input weights of each mode, m = 1 for a single input
 P, Q       (..., N, N)  controllability and observability Gramians; P = L L^H is never formed
 sigma      (..., N)     Hankel singular values, descending
+A, b, c    (B, k, k), (B, k), (B, k)   a realisation in balanced coordinates, A - I instead of A for a discrete system
 rank       r            complex modes that are kept
 
 P_ij = g_i . conj(g_j) / D_ij,  D_ij = -(lambda_i + conj lambda_j)  or  1 - lambda_i conj(lambda_j): a Cauchy-like matrix.
 Its Cholesky factor is computed on the generators, without a Schur complement: Demmel 1999 (SIAM J. Matrix Anal. 21) for
 the accuracy, Haut & Beylkin 2012 (ibid. 33) for rational functions. Bounds: Enns 1984, Glover 1984; balancing in
 general: Antoulas 2005, ch. 7.
+
+All of it is done in float64 and complex128: single precision is promoted, with a warning of the kind PrecisionWarning.
 """
 from __future__ import annotations
 
-from dataclasses import replace
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from s4bt.lti import DiagonalLTI, UnstableSystem, expm1
+from s4bt.lti import DiagonalLTI, UnstableSystem, expm1, per_batch
 
 TINY = torch.finfo(torch.float64).tiny
+ROUNDING = 1e-13        # directions with a smaller share of the largest Hankel singular value are rounding; they are left out
+CHUNK = 2**18           # entries of the N x N matrices that are worked on at a time: what fits into a cache
 
 
-def _displacements(system: DiagonalLTI) -> tuple[Tensor, Tensor]:
-    """D_ij (see the glossary) and the Blaschke factors F_ij = (lambda_i - lambda_j) / D_ij, both (..., N, N).
-
-    A discrete system that knows log lambda takes both differences from it, so nothing cancels however small dt is.
-    """
-    p = system.poles
-    if system.dt is None:
-        D = -(p[..., :, None] + p[..., None, :].conj())
-        return D, (p[..., :, None] - p[..., None, :]) / D
-    if system.log_poles is None:
-        D = 1 - p[..., :, None] * p[..., None, :].conj()
-        return D, (p[..., :, None] - p[..., None, :]) / D
-    a = system.log_poles
-    D = -expm1(a[..., :, None] + a[..., None, :].conj())
-    return D, p[..., None, :] * expm1(a[..., :, None] - a[..., None, :]) / D
+class PrecisionWarning(UserWarning):
+    """Single precision was promoted to double."""
 
 
-def cauchy_cholesky(D: Tensor, F: Tensor, g: Tensor) -> Tensor:
+def promoted(system: DiagonalLTI) -> DiagonalLTI:
+    """The system in complex128; says so if it was not."""
+    if system.poles.dtype != torch.complex128:
+        warnings.warn(f"{system.poles.dtype} was promoted to complex128; its poles and residues keep their seven digits",
+                      PrecisionWarning, stacklevel=3)
+    return system.to(torch.complex128)
+
+
+def flattened(system: DiagonalLTI) -> DiagonalLTI:
+    """The same systems in one batch dimension; a real pole's residue counts with its real part only."""
+    batch, N = system.poles.shape[:-1], system.order
+    flat = lambda x: x.expand(*batch, N).reshape(-1, N)  # noqa: E731
+    dt = system.dt if not isinstance(system.dt, Tensor) or system.dt.dim() == 0 else system.dt.expand(batch).reshape(-1)
+    w = system.residues
+    if system.real:
+        w = torch.where(system.poles.imag == 0, w.real.to(w.dtype), w)
+    return replace(system, poles=flat(system.poles), residues=flat(w), dt=dt, feedthrough=None,
+                   log_poles=None if system.log_poles is None else flat(system.log_poles))
+
+
+def _chunks(system: DiagonalLTI) -> list[Tensor]:
+    """Index ranges of a flat batch whose members are worked on together."""
+    order = system.order * (2 if system.real else 1)
+    return torch.arange(system.poles.shape[0], device=system.poles.device).split(max(1, CHUNK // order**2))
+
+
+def cauchy_cholesky(system: DiagonalLTI, g: Tensor, dual: bool = False) -> Tensor:
     """L (..., N, N) with L L^H = P, P_ij = g_i . conj(g_j) / D_ij; rows in the order of the modes, columns in pivot order.
 
-    Complete diagonal pivoting. With the pivot p: L_i = P_ip / sqrt(P_pp), and the Schur complement is again Cauchy-like
-    with generators g_i <- g_i - (1 - F_ip) proj_{g_p} g_i. For one input this is g_i <- F_ip g_i, a product, which is why
-    the smallest pivots keep their digits. A mode that contributes nothing gives a zero column.
+    dual: for the conjugate poles. Complete diagonal pivoting. With the pivot p: L_i = P_ip / sqrt(P_pp), and the Schur complement is
+    again Cauchy-like with generators g_i <- g_i - (1 - F_ip) proj_{g_p} g_i, F_ij = (lambda_i - lambda_j) / D_ij. For one input
+    this is g_i <- F_ip g_i, a product, which is why the smallest pivots keep their digits (a discrete system that knows
+    log lambda takes both differences from it, so nothing cancels however small dt is). A mode that contributes nothing gives a zero
+    column.
     """
     *batch, N, m = g.shape
-    damping = D.diagonal(dim1=-2, dim2=-1).real
+    p, a = system.poles, system.log_poles
+    if dual:
+        p, a = p.conj().resolve_conj(), None if a is None else a.conj().resolve_conj()
+    damping = -2 * p.real if system.dt is None else -torch.expm1(2 * a.real) if a is not None else 1 - p.abs() ** 2
     done = torch.zeros(*batch, N, dtype=torch.bool, device=g.device)
     columns = []
     for _ in range(N):
-        weight = ((g.abs() ** 2).sum(-1) / damping).masked_fill(done, -1.0)              # (..., N), the diagonal of P
-        p = weight.argmax(-1, keepdim=True)
-        d = weight.gather(-1, p).clamp_min(TINY)
-        take = lambda M: M.gather(-1, p[..., None].expand(*batch, N, 1))[..., 0]         # noqa: E731  column p
-        g_p = g.gather(-2, p[..., None].expand(*batch, 1, m))
-        overlap = (g * g_p.conj()).sum(-1)                                               # (..., N)  g_i . conj(g_p)
-        columns.append((overlap / (take(D) * d.sqrt())).masked_fill(done, 0))
-        if m == 1:
-            g = g * take(F)[..., None]
+        weight = (torch.view_as_real(g).square().sum((-1, -2)) / damping).masked_fill(done, -1.0)   # (..., N), the diagonal of P
+        d, k = weight.max(-1, keepdim=True)
+        d = d.clamp_min(TINY)
+        pk = p.gather(-1, k)
+        if system.dt is None:
+            D, gap = -(p + pk.conj()), p - pk
+        elif a is None:
+            D, gap = 1 - p * pk.conj(), p - pk
         else:
-            norm = (g_p.abs() ** 2).sum(-1).clamp_min(TINY)
-            g = g - ((1 - take(F)) * overlap / norm)[..., None] * g_p
-        done = done.scatter(-1, p, True)
+            ak = a.gather(-1, k)
+            D, ahead = -expm1(a + ak.conj()), a.real > ak.real                           # the larger of the two poles outside
+            gap = torch.where(ahead, -p, pk) * expm1(torch.where(ahead, ak - a, a - ak))
+        F = gap / D
+        done = done.scatter(-1, k, True)
+        g_k = g.gather(-2, k[..., None].expand(*batch, 1, m))
+        overlap = (g * g_k.conj()).sum(-1) if m > 1 else (g * g_k.conj())[..., 0]        # (..., N)  g_i . conj(g_p)
+        columns.append(overlap / (D * d.sqrt()))                                         # rows that are done have g = 0
+        if m == 1:
+            g = g * F[..., None]
+        else:
+            norm = (g_k.abs() ** 2).sum(-1).clamp_min(TINY)
+            g = g - ((1 - F) * overlap / norm)[..., None] * g_k
         g = g.masked_fill(done[..., None], 0)
     return torch.stack(columns, -1)
 
@@ -77,8 +111,14 @@ def check_rank(rank: int, order: int) -> None:
 
 def _symmetric_factor(system: DiagonalLTI) -> tuple[Tensor, Tensor]:
     """Weights s = sqrt(w) and the factor L of P in the coordinates where b = c = s, so that Q = conj(P)."""
-    s = system.residues.sqrt()
-    return s, cauchy_cholesky(*_displacements(system), s[..., None])
+    silent = system.residues == 0                                    # the root has no derivative there
+    s = torch.where(silent, 0, torch.where(silent, 1, system.residues).sqrt())
+    return s, cauchy_cholesky(system, s[..., None])
+
+
+def _values(flat: DiagonalLTI) -> Tensor:
+    L = _symmetric_factor(flat.with_conjugates())[1]
+    return torch.linalg.svdvals(L.mT @ L)
 
 
 def hankel_singular_values(system: DiagonalLTI) -> Tensor:
@@ -86,11 +126,15 @@ def hankel_singular_values(system: DiagonalLTI) -> Tensor:
 
     With b = c the observability Gramian is Q = conj(P) = conj(L) L^T, so they are the singular values of L^T L, which is
     graded from its first row and column on: the SVD keeps the relative accuracy of the smallest (Demmel 1999).
-    Same units as the gain of the system.  Raises UnstableSystem.
+    Same units as the gain of the system, without its feedthrough. Their sum is differentiable with respect to poles and residues; single
+    values are where they are distinct.  Raises UnstableSystem.
     """
     system.require_stable("balancing")
-    _, L = _symmetric_factor(system.with_conjugates().to(torch.complex128))
-    return torch.linalg.svdvals(L.mT @ L)
+    flat = flattened(promoted(system))
+
+    tracked = torch.is_grad_enabled() and (flat.poles.requires_grad or flat.residues.requires_grad)
+    sigma = _values(flat) if tracked else torch.cat([_values(flat.select(i)) for i in _chunks(flat)])
+    return sigma.unflatten(0, system.poles.shape[:-1]) if system.poles.dim() > 1 else sigma[0]
 
 
 def error_bound(sigma: Tensor, rank: int) -> Tensor:
@@ -103,16 +147,18 @@ def error_bound(sigma: Tensor, rank: int) -> Tensor:
     return 2 * sigma[..., rank:].sum(-1)
 
 
-def _balance(Lp: Tensor, Lq: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """sigma (..., N), left and right projections Z, T (..., N, k) with Z^H T = I and balanced Gramians.
+@dataclass(frozen=True)
+class Balanced:
+    """A flat batch of systems in balanced coordinates: x' = A x + b u, y = c x, P = Q = diag(sigma).
 
-    SVD of Lq^H Lp = U S V^H, T = Lp V S^(-1/2), Z = Lq U S^(-1/2).  (Antoulas 2005, ch. 7; square-root method)
-    Directions whose sigma is zero are replaced by zeros.
+    sigma: (B, N or 2N), all of them; A, b, c: the k largest, real if the system is; order (B,): how many of the k are above ROUNDING.
     """
-    U, sigma, Vh = torch.linalg.svd(Lq.mH @ Lp)
-    kept = sigma[..., :k]
-    scale = torch.where(kept > 1e-200 * sigma[..., :1], kept, torch.inf).rsqrt()[..., None, :]
-    return sigma, Lq @ U[..., :k] * scale, Lp @ Vh.mH[..., :k] * scale
+
+    sigma: Tensor
+    A: Tensor
+    b: Tensor
+    c: Tensor
+    order: Tensor
 
 
 def _shifted_poles(system: DiagonalLTI) -> Tensor:
@@ -122,84 +168,161 @@ def _shifted_poles(system: DiagonalLTI) -> Tensor:
     return system.poles - 1 if system.log_poles is None else expm1(system.log_poles)
 
 
-def _assemble(system: DiagonalLTI, mu: Tensor, residues: Tensor) -> DiagonalLTI:
-    """The reduced system from the eigenvalues of the projected (shifted) A."""
+def _project(Lq: Tensor, Lp: Tensor, U: Tensor, sigma: Tensor, V: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Z^H and T (..., N, k) with Z^H T = I, T = Lp V S^(-1/2), Z = Lq U S^(-1/2), and how many directions are not rounding.
+
+    (square-root method: Antoulas 2005, ch. 7.) U and V of small singular values are singular vectors of a matrix nearby, so Z^H T
+    is not quite I; Z is corrected, which makes the projection an exact one.
+    """
+    live = sigma > ROUNDING * sigma[..., :1]
+    scale = torch.where(live, sigma, torch.inf).rsqrt()[..., None, :]
+    T, Zh = Lp @ (V * scale), (Lq @ (U * scale)).mH
+    return torch.linalg.solve(Zh @ T + torch.diag_embed((~live).to(Zh.dtype)), Zh), T, live.sum(-1)
+
+
+def real_coordinates(top: Tensor) -> Tensor:
+    """sqrt(2) (Re x, Im x), (..., 2 N, k), of vectors (x, conj x) given by their upper halves (..., N, k): a unitary change of basis."""
+    return 2**0.5 * torch.cat([top.real, top.imag], -2)
+
+
+def factors(system: DiagonalLTI) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights s, the factor Lp of the controllability Gramian that `coordinates` takes, real if the system is, and sigma.
+
+    A real system is the conjugate-closed one in the basis of `real_coordinates`, so that reduced poles are exactly conjugate.
+    """
+    s, L = _symmetric_factor(system.with_conjugates())
+    sigma = torch.linalg.svdvals(L.mT @ L)
+    if not system.real:
+        return s, L, sigma
+    N = system.order
+    L = torch.cat([L[..., :N, :] + L[..., N:, :], -1j * (L[..., :N, :] - L[..., N:, :])], -2) / 2**0.5
+    rows = torch.stack([L.real, L.imag], -1).flatten(-2).mT                              # (B, 4N, 2N), graded rows
+    return s[..., :N], torch.linalg.qr(rows).R.mT, sigma                                 # Lp Lp^T = P, real
+
+
+def dual_factor(Lp: Tensor) -> Tensor:
+    """The factor of the observability Gramian: Q = conj(P) in the basis where b = c, and Q = J P J, J = diag(1, -1), in the real one."""
+    if Lp.is_complex():
+        return Lp.conj()
+    J = torch.ones(Lp.shape[-2], dtype=Lp.dtype, device=Lp.device)
+    J[Lp.shape[-2] // 2:] = -1
+    return J[:, None] * Lp
+
+
+def coordinates(system: DiagonalLTI, s: Tensor, Lp: Tensor, k: int, Lq: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A, b, c and order of `Balanced`, from factors of two Gramians: Lq^H Lp = U S V^H gives the projection.
+
+    Lq: the dual of Lp unless given.
+    """
+    symmetric, Lq = Lq is None, dual_factor(Lp) if Lq is None else Lq
+    M = Lq.mH @ Lp
+    if Lp.is_complex() or not symmetric:
+        U, sigma, Vh = torch.linalg.svd(M)
+        U, sigma, V = U[..., :k], sigma[..., :k], Vh.mH[..., :k]
+    else:                                                                                # symmetric: one set of vectors, faster
+        values, V = torch.linalg.eigh(M)
+        best = values.abs().sort(-1, descending=True).indices[..., :k]
+        values, V = values.gather(-1, best), V.gather(-1, best[..., None, :].expand(*V.shape[:-1], k))
+        U, sigma = V * values.sign()[..., None, :], values.abs()
+    Zh, T, order = _project(Lq, Lp, U, sigma, V)
+    mu = _shifted_poles(system)[..., None]
+    if not system.real:
+        return Zh @ (mu * T), (Zh @ s[..., None])[..., 0], (s[..., None, :] @ T)[..., 0, :], order
+    N, b = system.order, real_coordinates(s[..., None])
+    A_T = torch.cat([mu.real * T[..., :N, :] - mu.imag * T[..., N:, :], mu.imag * T[..., :N, :] + mu.real * T[..., N:, :]], -2)
+    return Zh @ A_T, (Zh @ b)[..., 0], (dual_factor(b).mT @ T)[..., 0, :], order
+
+
+def balanced_coordinates(system: DiagonalLTI, k: int) -> Balanced:
+    """The k largest balanced states of a flat batch of stable systems in complex128."""
+    s, Lp, sigma = factors(system)
+    return Balanced(sigma, *coordinates(system, s, Lp, k))
+
+
+def inside(system: DiagonalLTI, mu: Tensor) -> Tensor:
+    """Which (shifted) eigenvalues are strictly stable."""
+    return mu.real < 0 if system.dt is None else 2 * mu.real + mu.abs() ** 2 < 0
+
+
+def _assemble(system: DiagonalLTI, mu: Tensor, residues: Tensor, direct: Tensor | None = None) -> DiagonalLTI:
+    """The system with (shifted) eigenvalues mu."""
     poles, log_poles = mu, None
     if system.dt is not None:
         poles = mu + 1
         re = torch.log1p(2 * mu.real + mu.abs() ** 2) / 2                                # log |1 + mu|
-        log_poles = torch.complex(re, torch.angle(poles))
-    reduced = replace(system, poles=poles, residues=residues, log_poles=log_poles)
-    try:
-        reduced.require_stable("the reduced system")
-    except UnstableSystem as error:
-        raise UnstableSystem(f"rounding made the reduced system unstable: its rank is larger than the number of modes "
-                             f"that matter; ask for a smaller one. {error}") from error
-    return reduced
+        log_poles = torch.complex(re.clamp_min(-700), torch.angle(poles))
+    return replace(system, poles=poles, residues=residues, log_poles=log_poles, feedthrough=direct)
 
 
-def _pad(poles: Tensor, residues: Tensor, rank: int, spare: Tensor) -> tuple[Tensor, Tensor]:
-    """Silence modes that are not there: pole `spare` (...), residue 0."""
-    missing = rank - poles.shape[-1]
-    if missing > 0:
-        poles = torch.cat([poles, spare[..., None].expand(*spare.shape, missing)], -1)
-        residues = torch.nn.functional.pad(residues, (0, missing))
-    dead = residues == 0
-    return torch.where(dead, spare[..., None], poles), residues
+def diagonalise(system: DiagonalLTI, balanced: Balanced, rank: int, block: Callable) -> DiagonalLTI:
+    """The small system of each member as `rank` modes: the largest order whose modes, one a conjugate pair and one a real pole, fit.
 
-
-def _truncate_complex(system: DiagonalLTI, rank: int) -> tuple[DiagonalLTI, Tensor]:
-    s, L = _symmetric_factor(system)
-    sigma, Z, T = _balance(L, L.conj(), rank)
-    mu = _shifted_poles(system)
-    values, X = torch.linalg.eig(Z.mH @ (mu[..., None] * T))
-    b, c = Z.mH @ s[..., None], s[..., None, :] @ T
-    residues = (c @ X)[..., 0, :] * torch.linalg.solve(X, b)[..., 0]
-    values, residues = _pad(values, residues, rank, mu[..., 0])
-    return _assemble(system, values, residues), sigma
-
-
-def _truncate_real(system: DiagonalLTI, rank: int) -> tuple[DiagonalLTI, Tensor]:
-    """Conjugate-closed system of real order 2N, in real arithmetic, so that the reduced poles are exactly conjugate.
-
-    Unitary change of basis (x, conj x) -> sqrt(2) (Re x, Im x); there Q = J P J with J = diag(1, -1). Keeps the largest
-    real order whose modes, one a conjugate pair and one a real pole, number at most `rank`.
+    block(index, order) -> A, b, c, d, allowed: the reduced realisations of those members, of which those stable poles are kept that number
+    `order`; allowed: None, or a mask of those that have one of that order. Modes that are not needed get the fastest pole and residue 0.
+    Raises UnstableSystem if rounding made directions unstable that matter (1e-8 of the largest singular value), ValueError if
+    a member has no reduced system of any order.
     """
-    N, closed = system.order, system.with_conjugates()
-    s, L = _symmetric_factor(closed)
-    L = torch.cat([L[..., :N, :] + L[..., N:, :], -1j * (L[..., :N, :] - L[..., N:, :])], -2) / 2 ** 0.5
-    rows = torch.stack([L.real, L.imag], -1).flatten(-2).mT                              # (..., 4N, 2N), graded rows
-    Lp = torch.linalg.qr(rows).R.mT                                                      # Lp Lp^T = P, real
-    J = torch.cat([Lp.new_ones(N), -Lp.new_ones(N)])
-    k = min(2 * rank, 2 * N)
-    _, Z, T = _balance(Lp, J[:, None] * Lp, k)
-    mu = _shifted_poles(system)[..., None]
-    A_T = torch.cat([mu.real * T[..., :N, :] - mu.imag * T[..., N:, :], mu.imag * T[..., :N, :] + mu.real * T[..., N:, :]], -2)
-    A = Z.mT @ A_T
-    b_full = 2 ** 0.5 * torch.cat([s[..., :N].real, s[..., :N].imag], -1)
-    b, c = Z.mT @ b_full[..., None], (J * b_full)[..., None, :] @ T
-    batch = A.shape[:-2]
-    poles = system.poles.new_zeros(*batch, rank).reshape(-1, rank)
-    residues = torch.zeros_like(poles)
-    A, b, c = A.reshape(-1, k, k), b.reshape(-1, k, 1), c.reshape(-1, 1, k)
-    open_ = torch.ones(len(A), dtype=torch.bool, device=A.device)
-    for order in range(k, 0, -1):                                    # truncations are nested: leading blocks of A
-        index = open_.nonzero()[:, 0]
-        if not len(index):
-            break
-        values, X = torch.linalg.eig(A[index, :order, :order])
-        modes = (values.imag >= 0).sum(-1)
-        fits = modes <= rank
-        index, values, X = index[fits], values[fits], X[fits]
+    B, kind = system.poles.shape[0], system.poles
+    mu = _shifted_poles(system)
+    poles = mu.gather(-1, mu.real.argmin(-1, keepdim=True)).expand(B, rank).clone()
+    residues, direct = kind.new_zeros(B, rank), (kind.real if system.real else kind).new_zeros(B)
+    open_ = torch.ones(B, dtype=torch.bool, device=kind.device)
+    for order in range(rank * (2 if system.real else 1), 0, -1):
+        index = (open_ & (balanced.order >= order)).nonzero()[:, 0]
         if not len(index):
             continue
-        w = (c[index, :, :order].to(X.dtype) @ X)[:, 0] * torch.linalg.solve(X, b[index, :order].to(X.dtype))[..., 0]
-        w = w * torch.where(values.imag > 0, 2.0, 1.0).masked_fill(values.imag < 0, 0.0)
-        first = (values.imag < 0).to(torch.int8).argsort(dim=-1, stable=True)[:, :rank]
-        values, w = _pad(values.gather(-1, first), w.gather(-1, first), rank, _shifted_poles(system)[..., 0].reshape(-1)[index])
-        poles[index], residues[index] = values, w
-        open_[index] = False
-    return _assemble(system, poles.reshape(*batch, rank), residues.reshape(*batch, rank)), hankel_singular_values(system)
+        A, b, c, d, allowed = block(index, order)
+        values, X = torch.linalg.eig(A)
+        w = (c[:, None, :].to(X.dtype) @ X)[:, 0] * torch.linalg.solve(X, b[..., None].to(X.dtype))[..., 0]
+        stable = inside(system, values)
+        upper = stable & (values.imag >= 0) if system.real else stable
+        broken = stable.sum(-1) != order
+        if allowed is not None:
+            broken = broken & allowed
+        if (broken & (balanced.sigma[index, order - 1] > 1e-8 * balanced.sigma[index, 0])).any():
+            raise UnstableSystem(f"rounding made a reduced system of order {order} unstable: its poles are too close to the boundary "
+                                 "of the stable region for double precision; ask for another rank")
+        fits = ~broken & (upper.sum(-1) <= rank)
+        fits = fits if allowed is None else fits & allowed
+        w = w * torch.where(values.imag > 0, 2.0, 1.0) if system.real else w
+        first = (~upper).to(torch.int8).argsort(dim=-1, stable=True)[fits, :rank]        # those that stay, in front
+        put = lambda x, rest: torch.where(upper[fits].gather(-1, first), x[fits].gather(-1, first), rest[:, :first.shape[-1]])  # noqa: E731
+        done = index[fits]
+        poles[done, :first.shape[-1]] = put(values, poles[done])
+        residues[done, :first.shape[-1]] = put(w, residues[done])
+        direct[done] = d[fits]
+        open_[done] = False
+    if (left := open_ & (balanced.order > 0)).any():
+        raise ValueError(f"channel {int(left.nonzero()[0, 0])} of the batch has no reduced system of at most {rank} modes: its Hankel "
+                         "singular values are equal there; ask for another rank")
+    return _assemble(system, poles, residues, direct if bool((direct != 0).any()) else None)
+
+
+def reduce_flat(system: DiagonalLTI, rank: int, what: str, states: int | None, block: Callable) -> tuple[DiagonalLTI, Tensor]:
+    """Check, balance and reduce a batch chunk by chunk; returns (reduced system, Hankel singular values).
+
+    states: how many balanced states `block` needs, None for all; block(system, balanced) -> the block of `diagonalise`.
+    """
+    check_rank(rank, system.order)
+    system.require_stable(what)
+    total = system.order * (2 if system.real else 1)
+    with torch.no_grad():
+        flat, parts = flattened(promoted(system)), []
+        for index in _chunks(flat):
+            part = flat.select(index)
+            balanced = balanced_coordinates(part, min(states or total, total))
+            parts.append((diagonalise(part, balanced, rank, block(part, balanced)), balanced.sigma))
+    batch = system.poles.shape[:-1]
+    join = lambda xs: torch.cat(xs).reshape(*batch, *xs[0].shape[1:])  # noqa: E731
+    reduced = [r for r, _ in parts]
+    direct = None
+    if any(r.feedthrough is not None for r in reduced):
+        direct = join([r.residues.real.new_zeros(len(r.poles)) if r.feedthrough is None else r.feedthrough for r in reduced])
+    if system.feedthrough is not None:
+        direct = system.feedthrough + (0 if direct is None else direct)
+    out = replace(system, poles=join([r.poles for r in reduced]), residues=join([r.residues for r in reduced]), feedthrough=direct,
+                  log_poles=None if system.dt is None else join([r.log_poles for r in reduced]))
+    return out, join([sigma for _, sigma in parts])
 
 
 def balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[DiagonalLTI, Tensor]:
@@ -207,14 +330,21 @@ def balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[DiagonalLTI, Te
 
     Returns (reduced DiagonalLTI with poles and residues (..., rank), complex128; hankel singular values, float64
     (..., N), or (..., 2N) if system.real). The H-infinity error is at most error_bound(sigma, k), where k is the order kept:
-    rank, or for a real system the number of poles counted with their conjugates.
+    rank, or for a real system the number of poles counted with their conjugates. A feedthrough stays as it is.
     (Moore 1981; Glover 1984; Antoulas 2005, ch. 7)
     Raises ValueError if rank is not in 1..N, UnstableSystem if a pole is not strictly stable.
     """
-    check_rank(rank, system.order)
-    system.require_stable("balanced truncation")
-    system = system.to(torch.complex128)
-    return (_truncate_real if system.real else _truncate_complex)(system, rank)
+    def block(_, balanced):
+        return lambda i, m: (balanced.A[i, :m, :m], balanced.b[i, :m], balanced.c[i, :m], balanced.b.new_zeros(len(i)), None)
+
+    return reduce_flat(system, rank, "balanced truncation", rank * (2 if system.real else 1), block)
+
+
+def order_kept(reduced: DiagonalLTI) -> Tensor:
+    """Order (...) of a reduced system: its modes that are not silent; a real system's complex ones count twice."""
+    alive = (reduced.residues != 0).to(torch.int64)
+    real_pole = reduced.poles.imag == 0 if reduced.dt is None else reduced.poles.imag.abs() <= 1e-12 * reduced.poles.abs()
+    return (alive * torch.where(real_pole, 1, 2)).sum(-1) if reduced.real else alive.sum(-1)
 
 
 def shared_balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[DiagonalLTI, Tensor]:
@@ -229,20 +359,23 @@ def shared_balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[Diagonal
     if system.residues.dim() != 2:
         raise ValueError(f"one layer at a time: residues must have shape (H, N), not {tuple(system.residues.shape)}")
     if not torch.equal(system.poles, system.poles[:1].expand_as(system.poles)):
-        raise ValueError("the rows do not share their poles, so one truncation cannot serve them all; use bt-channel")
+        raise ValueError("the rows do not share their poles (per-channel poles, or separate steps for their real and imaginary parts), "
+                         "so one truncation cannot serve them all; reduce every channel by itself, with bt-channel")
     system.require_stable("balanced truncation")
-    system = system.to(torch.complex128)
-    row = replace(system, poles=system.poles[0], residues=system.residues[0],
-                  log_poles=None if system.log_poles is None else system.log_poles[0])
-    D, F = _displacements(row)
-    gain = system.residues.abs().square().sum(0).sqrt().sqrt()                           # (N,)  |b_n| = |c_n| = gain_n
-    gain = torch.where(gain > 0, gain, 1.0)
-    b, C = gain.to(D.dtype)[:, None], system.residues / gain                             # (N, 1), (H, N)
-    Lp = cauchy_cholesky(D, F, b)
-    Lq = cauchy_cholesky(D.conj(), F.conj(), C.mH)
-    sigma, Z, T = _balance(Lp, Lq, rank)
-    values, X = torch.linalg.eig(Z.mH @ (_shifted_poles(row)[:, None] * T))
-    W = (C @ T @ X) * torch.linalg.solve(X, Z.mH @ b)[:, 0]                              # (H, r)
-    dead = (W == 0).all(0)
-    values = torch.where(dead, _shifted_poles(row)[0], values)
-    return _assemble(system, values.expand_as(W), W), sigma
+    with torch.no_grad():
+        system = promoted(system)
+        row = system.select(0)
+        gain = system.residues.abs().square().sum(0).sqrt().sqrt()                       # (N,)  |b_n| = |c_n| = gain_n
+        gain = torch.where(gain > 0, gain, 1.0)
+        b, C = gain.to(row.poles.dtype)[:, None], system.residues / gain                 # (N, 1), (H, N)
+        Lp, Lq = cauchy_cholesky(row, b), cauchy_cholesky(row, C.mH.resolve_conj(), dual=True)
+        U, sigma, Vh = torch.linalg.svd(Lq.mH @ Lp)
+        Zh, T, order = _project(Lq, Lp, U[:, :rank], sigma[:rank], Vh.mH[:, :rank])
+        n, mu = int(order), _shifted_poles(row)
+        values, X = torch.linalg.eig(Zh[:n] @ (mu[:, None] * T[:, :n]))
+        W = (C @ T[:, :n] @ X) * torch.linalg.solve(X, Zh[:n] @ b)[:, 0]                 # (H, n)
+        if not bool(inside(row, values).all()):
+            raise UnstableSystem(f"rounding made the layer reduced to {n} modes unstable; ask for a smaller rank")
+        spare = mu[mu.real.argmin()].expand(rank - n)
+        return _assemble(system, torch.cat([values, spare]).expand(len(W), rank),
+                         torch.nn.functional.pad(W, (0, rank - n)), system.feedthrough), sigma

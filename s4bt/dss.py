@@ -2,7 +2,8 @@
 
 H, N, L   channels, complex modes per channel, sequence length
 Lambda    (N,) shared by the channels ("tied"), or (H, N) ("per-channel"): poles
-W         (H, N)   output weights;  D (H,)  feedthrough;  dt = exp(log_dt) (H,)  step of each channel
+W         (H, N)   output weights;  D (H,)  feedthrough;  dt = exp(log_dt) (H,)  step of each channel, or (H, 2): one
+          for the real and one for the imaginary part of lambda, as in the public DSS code ("two" steps)
 K         (H, L)   convolution kernel;  y = K * u + D u
 
 exp       K_h[l] = Re sum_n W_hn (exp(lambda_n dt_h) - 1) / lambda_n  exp(lambda_n dt_h l),  Re lambda = -exp(.)   (prop. 1a)
@@ -83,21 +84,22 @@ class CausalConvolution(torch.autograd.Function):
 class DSS(nn.Module):
     """One DSS layer: (B, H, L) -> (B, H, L), y = K * u + D u with K as in the module's glossary.
 
-    channels: H; state: N; version: "exp" or "softmax" (which needs `length`); poles: "tied" or "per-channel";
+    channels: H; state: N; version: "exp" or "softmax" (which needs `length`); poles: "tied" or "per-channel"; steps: "one" or "two";
     dt_min, dt_max: the steps start log-uniform between them.
     Raises ValueError for anything else.
     """
 
     def __init__(self, channels: int, state: int, version: str = "exp", poles: str = "tied", dt_min: float = 1e-3,
-                 dt_max: float = 1e-1, length: int | None = None):
+                 dt_max: float = 1e-1, length: int | None = None, steps: str = "one"):
         super().__init__()
-        if version not in ("exp", "softmax") or poles not in ("tied", "per-channel"):
-            raise ValueError(f"version is 'exp' or 'softmax', poles 'tied' or 'per-channel'; got {version!r}, {poles!r}")
+        if version not in ("exp", "softmax") or poles not in ("tied", "per-channel") or steps not in ("one", "two"):
+            raise ValueError(f"version is 'exp' or 'softmax', poles 'tied' or 'per-channel', steps 'one' or 'two'; got {version!r}, "
+                             f"{poles!r}, {steps!r}")
         if version == "softmax" and not length:
             raise ValueError("the softmax version needs `length`, the sequence length that normalises its kernel")
         if min(channels, state) < 1 or not 0 < dt_min <= dt_max:
             raise ValueError(f"need channels, state >= 1 and 0 < dt_min <= dt_max; got {channels}, {state}, {dt_min}, {dt_max}")
-        self.channels, self.state, self.version, self.poles, self.length = channels, state, version, poles, length
+        self.channels, self.state, self.version, self.poles, self.length, self.steps = channels, state, version, poles, length, steps
         Lambda = torch.tensor(skew_hippo(state).copy())
         if poles == "per-channel":
             Lambda = Lambda.expand(channels, state)
@@ -105,12 +107,19 @@ class DSS(nn.Module):
         self.Lambda_re = nn.Parameter(re.float().clone())
         self.Lambda_im = nn.Parameter(Lambda.imag.float().clone())
         self.W = nn.Parameter(torch.randn(channels, state, 2) / 2 ** 0.5)
-        self.log_dt = nn.Parameter(torch.empty(channels).uniform_(math.log(dt_min), math.log(dt_max)))
+        shape = (channels,) if steps == "one" else (channels, 2)
+        self.log_dt = nn.Parameter(torch.empty(shape).uniform_(math.log(dt_min), math.log(dt_max)))
         self.D = nn.Parameter(torch.randn(channels))
 
     def Lambda(self) -> Tensor:
         """Poles, complex (N,) or (H, N)."""
         return torch.complex(-torch.exp(self.Lambda_re) if self.version == "exp" else self.Lambda_re, self.Lambda_im)
+
+    def _exponent(self, Lambda: Tensor, dt: Tensor) -> Tensor:
+        """lambda dt, (H, N)."""
+        if self.steps == "one":
+            return Lambda * dt[:, None]
+        return torch.complex(Lambda.real * dt[:, :1], Lambda.imag * dt[:, 1:])
 
     def _discrete(self) -> tuple[Tensor, Tensor, Tensor]:
         """log of the discrete poles a (H, N), residues w (H, N), and the mask (H, N) of poles that grow.
@@ -118,8 +127,8 @@ class DSS(nn.Module):
         K[l] = Re sum_n w_n exp(a_n (l - s_n)), with s_n = length - 1 for growing poles (softmax only) and 0 for the others, so
         that no exponential overflows.
         """
-        Lambda, dt = self.Lambda(), torch.exp(self.log_dt)[:, None]
-        a = Lambda * dt                                                                  # (H, N)
+        Lambda = self.Lambda()
+        a = self._exponent(Lambda, torch.exp(self.log_dt))                               # (H, N)
         w = torch.view_as_complex(self.W) / Lambda
         if self.version == "exp":
             return a, w * expm1(a), torch.zeros_like(a.real, dtype=torch.bool)
@@ -160,33 +169,37 @@ class DSS(nn.Module):
         """The continuous system (Lambda, 1, W) of every channel, real, complex128 (H, N), detached.
 
         `to_lti().discretize(dt)` has the layer's kernel K as its impulse response. For the softmax version the residues are
-        W / (exp(lambda dt length) - 1); reducers refuse it when a pole grows.
+        W / (exp(lambda dt length) - 1); reducers refuse it when a pole grows. With two steps the poles are those that the first step turns
+        into the layer's, a different set for every channel, so methods that share poles refuse it.
         """
         with torch.no_grad():
             Lambda = torch.complex(-torch.exp(self.Lambda_re.double()) if self.version == "exp" else self.Lambda_re.double(),
                                    self.Lambda_im.double())
             W = torch.view_as_complex(self.W.double())
             if self.version == "softmax":
-                W = W / expm1(Lambda * self.log_dt.double().exp()[:, None] * self.length)
-            return DiagonalLTI(Lambda.expand_as(W), W, real=True)
+                W = W / expm1(self._exponent(Lambda, self.log_dt.double().exp()) * self.length)
+            if self.steps == "one":
+                return DiagonalLTI(Lambda.expand_as(W), W, real=True)
+            poles = self._exponent(Lambda, self.log_dt.double().exp()) / self.dt()[:, None]
+            return DiagonalLTI(poles, W * poles / Lambda, real=True)
 
     def dt(self) -> Tensor:
-        """Steps of the channels, float64 (H,), detached."""
-        return self.log_dt.detach().double().exp()
+        """Steps of the channels, the first of two, float64 (H,), detached."""
+        return self.log_dt.detach().double().exp().reshape(self.channels, -1)[:, 0]
 
-    def restart(self, state: int, poles: str) -> DSS:
-        """A new layer with `state` modes and random W from Skew-HiPPO, but the version, steps and D of this one."""
-        layer = DSS(self.channels, state, self.version, poles, length=self.length).to(self.W.device)
+    def restart(self, state: int, poles: str, steps: str | None = None) -> DSS:
+        """A new layer with `state` modes and random W from Skew-HiPPO, but the version, steps (or the first of two) and D of this one."""
+        layer = DSS(self.channels, state, self.version, poles, length=self.length, steps=steps or self.steps).to(self.W.device)
         with torch.no_grad():
-            layer.log_dt.copy_(self.log_dt)
+            layer.log_dt.copy_(self.log_dt if layer.steps == self.steps else self.log_dt[:, 0])
             layer.D.copy_(self.D)
         return layer
 
     @classmethod
     def from_lti(cls, system: DiagonalLTI, like: DSS) -> DSS:
-        """A layer with the poles and residues of `system` (continuous, (H, r)) and the version, steps and D of `like`.
+        """A layer with the poles and residues of `system` (continuous, (H, r)) and the version, steps (the first of two) and D of `like`.
 
-        Poles that are equal in all channels are stored once.  Raises ValueError if the shapes or the kind do not fit,
+        Poles that are equal in all channels are stored once; a feedthrough is added to D.  Raises ValueError if the shapes or the kind do not fit,
         UnstableSystem if the exp version, whose poles are stable by construction, is given a pole that is not.
         """
         if system.dt is not None or system.poles.dim() != 2 or system.poles.shape[0] != like.channels:
@@ -196,7 +209,7 @@ class DSS(nn.Module):
             system.require_stable("the exp version of DSS")
         tied = torch.equal(system.poles, system.poles[:1].expand_as(system.poles))
         with torch.random.fork_rng(devices=[]):                      # the random start is overwritten: leave the generator alone
-            layer = like.restart(system.order, "tied" if tied else "per-channel")
+            layer = like.restart(system.order, "tied" if tied else "per-channel", "one")
         with torch.no_grad():
             Lambda, W = system.poles[0] if tied else system.poles, system.residues
             if like.version == "softmax":
@@ -204,4 +217,6 @@ class DSS(nn.Module):
             layer.Lambda_re.copy_(torch.log(-Lambda.real) if like.version == "exp" else Lambda.real)
             layer.Lambda_im.copy_(Lambda.imag)
             layer.W.copy_(torch.view_as_real(W))
+            if system.feedthrough is not None:
+                layer.D.copy_(like.D.double() + system.feedthrough)
         return layer

@@ -2,12 +2,13 @@
 
 poles      (..., N)  lambda: continuous eigenvalues in 1/time, or discrete ones per step
 residues   (..., N)  w: output weight times input weight of each mode
+d          (...)     feedthrough: G has it as a constant term; None for zero
 dt         None for a continuous system, the step for a discrete one; a number or a tensor of the batch shape
 omega      (M,)      angular frequency in radians per unit of time
 h          (..., L)  impulse response
 
-continuous  h(t) = sum_n w_n exp(lambda_n t),   G(i omega) = sum_n w_n / (i omega - lambda_n)
-discrete    h[k] = sum_n w_n lambda_n^k,        G(omega)   = sum_n w_n / (1 - lambda_n exp(-i omega dt))
+continuous  h(t) = sum_n w_n exp(lambda_n t),   G(i omega) = d + sum_n w_n / (i omega - lambda_n);  d is an impulse, not in h
+discrete    h[k] = sum_n w_n lambda_n^k,        G(omega)   = d + sum_n w_n / (1 - lambda_n exp(-i omega dt));  h[0] has d, too
 real        the output is Re(h): the system with poles {lambda, conj lambda} and residues {w/2, conj w/2}
 
 The notation is that of Gupta et al. 2022 (arXiv 2203.14343) for the layer and of Antoulas 2005 for norms.
@@ -22,6 +23,12 @@ from torch import Tensor
 
 class UnstableSystem(ValueError):
     """The system has poles that are not strictly stable, and what was asked for needs them to be."""
+
+
+def _places(bad: Tensor) -> str:
+    """Where a mask over (..., N) holds: the first three as channel (batch index) and mode."""
+    name = lambda *batch, n: f"{'channel ' + ', '.join(map(str, batch)) + ', ' if batch else ''}mode {n}"  # noqa: E731
+    return "first at " + "; ".join(name(*i[:-1], n=i[-1]) for i in bad.nonzero()[:3].tolist())
 
 
 def expm1(z: Tensor) -> Tensor:
@@ -40,10 +47,10 @@ def per_batch(x, like: Tensor) -> Tensor:
 class DiagonalLTI:
     """A batch of diagonal single-input single-output systems; see the module's glossary.
 
-    poles, residues: complex (..., N), broadcast against each other; batch dimensions lead.
+    poles, residues: complex (..., N), broadcast against each other; batch dimensions lead. feedthrough: (...), real if `real`.
     log_poles: (..., N), optional for a discrete system: lambda dt of the continuous system it came from. It keeps the
     digits of 1 - |lambda| that exp rounds away when dt is tiny; `discretize` sets it.
-    Raises ValueError if shapes do not fit, if there is no mode, or if a value is not finite.
+    Raises ValueError if shapes do not fit, if there is no mode or no system, or if a value is not finite.
     """
 
     poles: Tensor
@@ -51,6 +58,7 @@ class DiagonalLTI:
     dt: object = None
     real: bool = True
     log_poles: Tensor | None = None
+    feedthrough: Tensor | None = None
 
     def __post_init__(self):
         dtype = torch.promote_types(torch.promote_types(self.poles.dtype, self.residues.dtype), torch.complex64)
@@ -61,10 +69,12 @@ class DiagonalLTI:
                              "each other: both need shape (..., N)") from error
         if poles.dim() == 0 or poles.shape[-1] == 0:
             raise ValueError(f"a system needs at least one mode; poles have shape {tuple(poles.shape)}")
+        if not poles.numel():
+            raise ValueError(f"the batch is empty: poles have shape {tuple(poles.shape)}")
         for name, values in (("poles", poles), ("residues", residues)):
-            bad = int((~torch.isfinite(torch.view_as_real(values)).all(-1)).sum())
-            if bad:
-                raise ValueError(f"{bad} of {values.numel()} {name} are not finite")
+            bad = ~torch.isfinite(torch.view_as_real(values)).all(-1)
+            if bad.any():
+                raise ValueError(f"{int(bad.sum())} of {bad.numel()} {name} are not finite; {_places(bad)}")
         object.__setattr__(self, "poles", poles)
         object.__setattr__(self, "residues", residues)
 
@@ -75,9 +85,19 @@ class DiagonalLTI:
 
     def to(self, *args, **kwargs) -> DiagonalLTI:
         """The same system in another dtype or on another device (arguments of torch.Tensor.to)."""
-        log_poles = None if self.log_poles is None else self.log_poles.to(*args, **kwargs)
-        return replace(self, poles=self.poles.to(*args, **kwargs), residues=self.residues.to(*args, **kwargs),
-                       log_poles=log_poles)
+        move = lambda x: None if x is None else x.to(*args, **kwargs)  # noqa: E731
+        return replace(self, poles=move(self.poles), residues=move(self.residues), log_poles=move(self.log_poles),
+                       feedthrough=move(self.feedthrough))
+
+    def select(self, index) -> DiagonalLTI:
+        """The systems of the batch that `index` picks (anything that indexes the batch dimensions)."""
+        pick = lambda x: x if x is None or not isinstance(x, Tensor) or x.dim() == 0 else x[index]  # noqa: E731
+        return replace(self, poles=self.poles[index], residues=self.residues[index], dt=pick(self.dt),
+                       log_poles=pick(self.log_poles), feedthrough=pick(self.feedthrough))
+
+    def stable(self) -> Tensor:
+        """Mask (..., N) of the poles that are strictly stable."""
+        return self._excess()[0] < 0
 
     def with_conjugates(self) -> DiagonalLTI:
         """The complex system with the same output as this one: of order 2N, closed under conjugation, if it is real."""
@@ -91,27 +111,29 @@ class DiagonalLTI:
         """The error system: poles of both, and the residues of the other with the opposite sign."""
         if (self.dt is None) != (other.dt is None) or self.real != other.real:
             raise ValueError("systems of different kinds (continuous or discrete, real or complex) have no difference")
-        logs = [self.log_poles, other.log_poles]
-        return replace(self, poles=torch.cat([self.poles, other.poles], -1),
+        logs, direct = [self.log_poles, other.log_poles], [self.feedthrough, other.feedthrough]
+        gap = None if direct == [None, None] else (0 if direct[0] is None else direct[0]) - (0 if direct[1] is None else direct[1])
+        return replace(self, poles=torch.cat([self.poles, other.poles], -1), feedthrough=gap,
                        residues=torch.cat([self.residues, -other.residues], -1),
                        log_poles=None if any(x is None for x in logs) else torch.cat(logs, -1))
 
+    def _excess(self) -> tuple[Tensor, str]:
+        """How far each pole is outside the stable region, (..., N), negative inside, and what that number is."""
+        if self.dt is None:
+            return self.poles.real, "real part"
+        if self.log_poles is not None:
+            return self.log_poles.real, "log modulus"
+        return self.poles.abs() - 1, "modulus minus one"
+
     def require_stable(self, what: str) -> None:
         """Raise UnstableSystem, with numbers and places, unless every pole is strictly stable."""
-        if self.dt is None:
-            excess, name = self.poles.real, "real part"
-        elif self.log_poles is not None:
-            excess, name = self.log_poles.real, "log modulus"
-        else:
-            excess, name = self.poles.abs() - 1, "modulus minus one"
+        excess, name = self._excess()
         bad = excess >= 0
         if bad.any():
-            where = [tuple(i) for i in bad.nonzero()[:3].tolist()]
             raise UnstableSystem(
-                f"{what} needs strictly stable poles, but {int(bad.sum())} of {bad.numel()} are not "
-                f"(largest {name} {float(excess.max()):.3g}; first at index {', '.join(map(str, where))} of poles "
-                f"{tuple(bad.shape)}). Train with the `exp` version of DSS, whose poles are stable by construction, or "
-                "remove the unstable modes first.")
+                f"{what} needs strictly stable poles, but {int(bad.sum())} of {bad.numel()} are not (largest {name} "
+                f"{float(excess.max()):.3g}; {_places(bad)}). Train with the `exp` version of DSS, whose poles are stable by "
+                "construction, or reduce with unstable='keep', which reduces the stable part and keeps the rest.")
 
     def impulse_response(self, length: int) -> Tensor:
         """h[k], k = 0 .. length - 1, shape (..., length); of a continuous system h(t) at t = 0, 1, 2, …
@@ -125,6 +147,8 @@ class DiagonalLTI:
         else:
             powers = self.poles[..., None] ** k
         h = (self.residues[..., None] * powers).sum(-2)
+        if self.dt is not None and self.feedthrough is not None:
+            h = torch.cat([h[..., :1] + self.feedthrough[..., None], h[..., 1:]], -1)
         return h.real if self.real else h
 
     def frequency_response(self, omega) -> Tensor:
@@ -136,15 +160,19 @@ class DiagonalLTI:
         else:
             theta = omega * per_batch(self.dt, self.poles)
             denominator = 1 - full.poles[..., None] * torch.exp(-1j * theta)[..., None, :]
-        return (full.residues[..., None] / denominator).sum(-2)
+        direct = 0 if self.feedthrough is None else self.feedthrough[..., None]
+        return (full.residues[..., None] / denominator).sum(-2) + direct
 
     def h2_norm(self) -> Tensor:
         """(integral of |h|^2)^(1/2), or the root of the sum of |h[k]|^2 of a discrete system; shape (...).
 
         ||h||^2 = sum_ij w_i conj(w_j) / -(lambda_i + conj lambda_j), and with 1 - lambda_i conj lambda_j in the discrete
-        case (Antoulas 2005).  Raises UnstableSystem.
+        case (Antoulas 2005).  Raises UnstableSystem, and ValueError for a continuous system with a feedthrough, whose norm is
+        infinite.
         """
         self.require_stable("the H2 norm")
+        if self.dt is None and self.feedthrough is not None and bool((self.feedthrough != 0).any()):
+            raise ValueError("the H2 norm of a continuous system with a feedthrough is infinite; discretize it first")
         full = self.with_conjugates()
         p, w = full.poles, full.residues
         if self.dt is None:
@@ -153,9 +181,13 @@ class DiagonalLTI:
             denominator = -expm1(full.log_poles[..., :, None] + full.log_poles[..., None, :].conj())
         else:
             denominator = 1 - p[..., :, None] * p[..., None, :].conj()
-        return (w[..., :, None] * w[..., None, :].conj() / denominator).sum((-2, -1)).real.sqrt()
+        energy = (w[..., :, None] * w[..., None, :].conj() / denominator).sum((-2, -1)).real
+        if self.feedthrough is not None and self.dt is not None:
+            first = w.sum(-1)
+            energy = energy + (first + self.feedthrough).abs() ** 2 - first.abs() ** 2
+        return energy.clamp(min=0).sqrt()
 
-    def hinf_norm(self, joint: bool = False, points: int = 12, zooms: int = 7) -> Tensor:
+    def hinf_norm(self, joint: bool = False, points: int = 8, zooms: int = 7) -> Tensor:
         """max over omega of |G(i omega)|, shape (...); units of the gain.  Raises UnstableSystem.
 
         joint: the last batch dimension holds the outputs of one system with shared poles, and |G| is their root of the sum of
@@ -210,3 +242,20 @@ class DiagonalLTI:
         ratio = torch.where(self.poles == 0, step.to(a.dtype),
                             expm1(a) / torch.where(self.poles == 0, 1, self.poles))
         return replace(self, poles=torch.exp(a), residues=self.residues * ratio, dt=dt, log_poles=a)
+
+    def to_continuous(self) -> DiagonalLTI:
+        """The continuous system that `discretize` turns into this one: lambda = log(p) / dt, residues w lambda / (p - 1).
+
+        A pole at 0, of h[0] only, becomes part of the feedthrough. A real negative pole becomes a complex one, so a real system with
+        such a pole agrees with the result only at the multiples of dt.  Raises ValueError for a continuous system.
+        """
+        if self.dt is None:
+            raise ValueError("the system is continuous already")
+        gone = self.poles == 0
+        p, step = torch.where(gone, 0.5, self.poles), per_batch(self.dt, self.poles)
+        a = torch.log(p) if self.log_poles is None else torch.where(gone, torch.log(p), self.log_poles)
+        residues, direct = self.residues.masked_fill(gone, 0), self.feedthrough
+        if gone.any():
+            first = self.residues.masked_fill(~gone, 0).sum(-1)
+            direct = (first.real if self.real else first) + (0 if direct is None else direct)
+        return replace(self, poles=a / step, residues=residues * (a / step) / expm1(a), dt=None, log_poles=None, feedthrough=direct)

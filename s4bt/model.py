@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +23,10 @@ from s4bt.balance import check_rank
 from s4bt.files import UserError, atomic_path
 from s4bt.dss import DSS, STATE_SPACE
 from s4bt.lti import UnstableSystem
-from s4bt.reducers import bound_row, reduce
+from s4bt.reducers import error_row, reduce
+
+
+ROUNDING = 2.0**-22     # relative error that storing and evaluating a kernel in float32 may add; fits take it into account
 
 
 class ChannelNorm(nn.Module):
@@ -47,8 +51,12 @@ class Block(nn.Module):
         self.norm = nn.BatchNorm1d(H) if norm == "batch" else ChannelNorm(H)
         self.dropout = nn.Dropout(dropout)
 
+    def dss_input(self, u: Tensor) -> Tensor:
+        """What the DSS layer receives."""
+        return self.norm(u) if self.prenorm else u
+
     def forward(self, u: Tensor) -> Tensor:
-        v = F.gelu(self.dss(self.norm(u) if self.prenorm else u))
+        v = F.gelu(self.dss(self.dss_input(u)))
         v = u + self.dropout(F.conv1d(v, self.mix.weight[..., None], self.mix.bias))
         return v if self.prenorm else self.norm(v)
 
@@ -65,7 +73,7 @@ class S4Model(nn.Module):
     def __init__(self, vocabulary: int, classes: int, documents: int = 1, layers: int = 2, width: int = 32,
                  state: int | list[int] = 64, version: str = "exp", poles: str | list[str] = "tied", norm: str = "layer",
                  prenorm: bool = True, pooling: str = "mean", dropout: float = 0.0, dt_min: float = 1e-3,
-                 dt_max: float = 1e-1, length: int | None = None):
+                 dt_max: float = 1e-1, length: int | None = None, steps: str = "one"):
         super().__init__()
         self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         if norm not in ("batch", "layer") or pooling not in ("mean", "last") or documents not in (1, 2):
@@ -76,15 +84,29 @@ class S4Model(nn.Module):
         self.documents, self.pooling = documents, pooling
         self.encoder = nn.Embedding(vocabulary, width) if vocabulary else nn.Linear(1, width)
         self.blocks = nn.ModuleList(
-            Block(DSS(width, N, version, kind, dt_min, dt_max, length), norm, prenorm, dropout)
+            Block(DSS(width, N, version, kind, dt_min, dt_max, length, steps), norm, prenorm, dropout)
             for N, kind in zip(states, kinds, strict=True))
         self.norm = (nn.BatchNorm1d(width) if norm == "batch" else ChannelNorm(width)) if prenorm else nn.Identity()
         self.head = nn.Linear(width, classes) if documents == 1 else nn.Sequential(
             nn.Linear(4 * width, width), nn.GELU(), nn.Linear(width, classes))
 
+    def encode(self, x: Tensor) -> Tensor:
+        """Encoded sequences (B, H, L) of one document each."""
+        return self.encoder(x if isinstance(self.encoder, nn.Embedding) else x[..., None]).mT.contiguous()
+
+    @torch.no_grad()
+    def input_spectra(self, x: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
+        """`spectrum` of what every DSS layer receives, documents one by one, in evaluation mode."""
+        training, u, found = self.training, self.eval().encode(x), []
+        for block in self.blocks:
+            found.append(spectrum(block.dss_input(u), lengths))
+            u = block(u)
+        self.train(training)
+        return found
+
     def features(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Pooled features (B, H) of one document each."""
-        u = self.encoder(x if isinstance(self.encoder, nn.Embedding) else x[..., None]).mT.contiguous()      # (B, H, L)
+        u = self.encode(x)
         for block in self.blocks:
             u = block(u)
         u = self.norm(u)
@@ -124,7 +146,7 @@ def with_layers(model: S4Model, layers: list[DSS]) -> S4Model:
     new = copy.deepcopy(model)
     for block, dss in zip(new.blocks, layers, strict=True):
         block.dss = dss
-    new.options = dict(model.options, state=[d.state for d in layers], poles=[d.poles for d in layers])
+    new.options = dict(model.options, state=[d.state for d in layers], poles=[d.poles for d in layers], steps=layers[0].steps)
     return new
 
 
@@ -141,27 +163,82 @@ def with_skew_hippo(model: S4Model, rank: int, poles: str = "tied") -> S4Model:
     return with_layers(model, [dss.restart(rank, poles) for dss in model.dss_layers()])
 
 
-def truncate(model: S4Model, rank: int, method: str) -> tuple[S4Model, list[dict]]:
-    """Truncate every DSS layer to `rank` modes; returns (new model, report with one row per layer).
+def _calibration(model: S4Model, calibration) -> tuple[Tensor, Tensor | None]:
+    """Sequences (B, L) and their lengths (B,) or None, from what `S4Model.forward` takes.  Raises ValueError if it does not fit."""
+    x, lengths = calibration if isinstance(calibration, tuple) else (calibration, None)
+    wanted = "(B, L)" if model.documents == 1 else "(B, 2, L)"
+    if x.dim() != model.documents + 1 or (model.documents == 2 and x.shape[1] != 2) or x.shape[-1] < 2:
+        raise ValueError(f"a calibration batch for this model has shape {wanted} with L >= 2, not {tuple(x.shape)}")
+    if not len(x):
+        raise ValueError(f"the calibration batch is empty: shape {tuple(x.shape)}")
+    if lengths is not None and (lengths.shape != x.shape[:-1] or int(lengths.min()) < 1 or int(lengths.max()) > x.shape[-1]):
+        raise ValueError(f"lengths of the calibration batch must have shape {tuple(x.shape[:-1])} and lie in 1..{x.shape[-1]}")
+    tokens = isinstance(model.encoder, nn.Embedding)
+    if tokens and (x.is_floating_point() or int(x.min()) < 0 or int(x.max()) >= model.encoder.num_embeddings):
+        raise ValueError(f"this model reads token numbers 0..{model.encoder.num_embeddings - 1}; the calibration batch holds {x.dtype} from "
+                         f"{float(x.min()):g} to {float(x.max()):g}")
+    where = next(model.parameters()).device
+    x, lengths = x.to(where), None if lengths is None else lengths.to(where)
+    return (x.flatten(0, 1), None if lengths is None else lengths.flatten()) if model.documents == 2 else (x, lengths)
 
-    A row holds layer, rank, the largest Hankel singular value, and, as the largest over the channels, the H-infinity error
-    bound, the lower limit (first discarded value), and the measured H-infinity error, all of what the method balances. The
-    error is that of the new layer as it is stored, in float32.
-    Raises ValueError if rank is not in 1..N, UnstableSystem with the layer's number.
+
+def spectrum(u: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """S (H, L + 1), float64: mean over the batch of |rfft(u, 2L)|^2 of the samples u (B, H, L) before the padding."""
+    L, total = u.shape[-1], 0
+    for start in range(0, len(u), 64):
+        part = u[start:start + 64]
+        if lengths is not None:
+            part = part * (torch.arange(L, device=u.device) < lengths[start:start + 64, None])[:, None]
+        total = total + torch.fft.rfft(part, 2 * L).abs().double().square().sum(0)
+    return total / len(u)
+
+
+@torch.no_grad()
+def truncate(model: S4Model, rank, method: str = "bt-discrete", calibration=None, **options) -> tuple[S4Model, list[dict]]:
+    """Truncate every DSS layer with a method of `s4bt.reducers`; returns (new model, report with one row per layer).
+
+    rank: modes to keep, one number, one per layer, or a rule of `s4bt.ranks`. calibration: sequences, as `S4Model.forward` takes them
+    (never test data): x, or (x, lengths). Layers are reduced from the input on, and what a layer receives is measured behind the truncated
+    ones before it. options: those of `s4bt.reducers.reduce`.
+
+    A row holds layer, rank, and what `s4bt.reducers.error_row` says of the new layer as it is stored, in float32: bound, lower limit (first
+    discarded value), measured H-infinity, H2 and output errors.
+    Raises ValueError if a rank is not in 1..N, the calibration does not fit or the method refuses the layer; UnstableSystem; both with
+    the layer's number.
     """
-    layers, report = [], []
-    for number, dss in enumerate(model.dss_layers()):
+    old = model.dss_layers()
+    sequences = None if calibration is None else _calibration(model, calibration)
+    ranks = rank
+    if callable(rank):
+        spectra = None if sequences is None else model.input_spectra(*sequences)
+        ranks = rank([dss.to_lti().discretize(dss.dt()) for dss in old], spectra)
+    ranks = [ranks] * len(old) if isinstance(ranks, int) else list(ranks)
+    if len(ranks) != len(old):
+        raise ValueError(f"{len(ranks)} ranks for {len(old)} layers")
+    new, report = with_layers(model, copy.deepcopy(old)).eval(), []
+    u = None if sequences is None else new.encode(sequences[0])
+    for number, (dss, r) in enumerate(zip(old, ranks)):
         try:
-            check_rank(rank, dss.state)
-            system = dss.to_lti()
-            reduced = reduce(system, rank, method)
-            layers.append(DSS.from_lti(reduced, dss))
-            report.append({"layer": number, "rank": rank, **bound_row(system, layers[-1].to_lti(), method)})
+            check_rank(r, dss.state)
+            given, system = dict(options), dss.to_lti()
+            received = None if u is None else spectrum(new.blocks[number].dss_input(u), sequences[1])
+            if method in ("h2", "weighted"):
+                given.setdefault("rounding", ROUNDING)
+            if method == "weighted":
+                given.setdefault("spectrum", received)
+            elif method == "bt-limited" and u is not None:
+                given.setdefault("length", u.shape[-1])
+            layer = DSS.from_lti(reduce(system, r, method, dss.dt(), **given), dss)
+            stored = replace(layer.to_lti(), feedthrough=(layer.D - dss.D).double() if bool((layer.D != dss.D).any()) else None)
+            row = error_row(system, stored, method, dss.dt(), received)
         except UnstableSystem as error:
             raise UnstableSystem(f"layer {number}: {error}") from error
         except ValueError as error:
             raise ValueError(f"layer {number}: {error}") from error
-    return with_layers(model, layers), report
+        new.blocks[number].dss = layer
+        report.append({"layer": number, "rank": r, **row})
+        u = None if u is None else new.blocks[number](u)
+    return with_layers(new, new.dss_layers()).train(model.training), report
 
 
 def save_model(model: S4Model, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 A house with one staircase: each file imports only files above it.
 
-config, lti, balance, reducers, dss, model, tasks, train, grid, arms, summary, figures, notebook, project
+files, config, lti, gramian, balance, fit, reducers, errors, ranks, dss, model, tasks, train, grid, arms, summary, figures, notebook, project
 
 Conventions, used everywhere:
 

@@ -14,15 +14,18 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from s4bt.config import Grid, TaskConfig, load_task
 from s4bt.files import task_dir
 from s4bt.model import S4Model, count_parameters, load_model, save_model, truncate, with_dss_of, with_skew_hippo
+from s4bt.ranks import budget, last
 from s4bt.tasks import Dataset, load
-from s4bt.train import Diverged, device, evaluate, fit, seed_everything
+from s4bt.train import Diverged, batch, device, evaluate, fit, seed_everything
 
 TRUNCATION = 20     # what a truncation and its measurement cost, in training steps, for the ETA
 
@@ -72,9 +75,16 @@ def pretrain_run(run: dict, folder: Path, progress) -> dict:
 # -- truncate -------------------------------------------------------------------------------------------------------------
 
 def truncate_runs(scale: str, task: str, grid: Grid) -> list[dict]:
-    """One run per reducer, rank and seed; for the ETA each counts as TRUNCATION training steps."""
-    return [_run("truncate", scale, task, TRUNCATION, arm="one-shot", reducer=m, rank=r, seed=s)
-            for m in grid.reducers for r in grid.ranks for s in grid.seeds]
+    """One run per reducer and seed, with all ranks; for the ETA each rank counts as TRUNCATION training steps."""
+    return [_run("truncate", scale, task, TRUNCATION * len(grid.one_shot.ranks), arm="one-shot", reducer=m, seed=s)
+            for m in grid.one_shot.reducers for s in grid.seeds]
+
+
+def calibration(dataset: Dataset, size: int, seed: int) -> tuple:
+    """Training examples, drawn by the seed, as `s4bt.model.truncate` takes them: (x, lengths)."""
+    size = min(size, len(dataset["train"]))
+    index = np.sort(np.random.default_rng([seed, 2]).choice(len(dataset["train"]), size, replace=False))
+    return batch(dataset.info, dataset["train"], index, device())[:2]
 
 
 def truncated_path(scale: str, task: str, run: dict) -> Path:
@@ -88,13 +98,40 @@ def pretrained_path(scale: str, task: str, seed: int) -> Path:
 
 
 def truncate_run(run: dict, folder: Path, progress) -> dict:
-    """Truncate one pretrained model and measure it as it is; leaves model.safetensors and layers.csv in the folder."""
-    _, dataset = _data(run)
+    """Truncate one pretrained model to every rank and measure each as it is; leaves r<rank>.safetensors and layers.csv in the folder."""
+    config, dataset = _data(run)
+    _, grid = load_task(run["scale"], run["task"])
     seed_everything(run["seed"])
-    model, report = truncate(load_model(pretrained_path(run["scale"], run["task"], run["seed"])), run["rank"], run["reducer"])
-    save_model(model, folder / "model.safetensors")
-    pd.DataFrame(report).to_csv(folder / "layers.csv", index=False)
-    return {key: run[key] for key in ("arm", "reducer", "rank", "seed")} | _scores(model.to(device()), dataset)
+    model = load_model(pretrained_path(run["scale"], run["task"], run["seed"])).to(device())
+    seen, references, layers, rows = calibration(dataset, grid.one_shot.calibration, run["seed"]), {}, [], []
+    for done, rank in enumerate(grid.one_shot.ranks):
+        start = time.perf_counter()
+        small, report = truncate(model, rank, run["reducer"], seen, references)
+        took = round(time.perf_counter() - start, 1)
+        save_model(small, folder / f"r{rank}.safetensors")
+        layers += report
+        scores = _scores(small, dataset)
+        rows.append({"name": f"{run['name']}-r{rank}", **{key: run[key] for key in ("arm", "reducer", "seed")}, "rank": rank, **scores,
+                     "seconds": took})
+        progress(TRUNCATION * (done + 1), scores["accuracy"])
+    pd.DataFrame(layers).to_csv(folder / "layers.csv", index=False)
+    return {"reducer": run["reducer"], "seed": run["seed"], "rows": rows}
+
+
+def rank_rules(model: S4Model, dataset: Dataset, grid: Grid, seed: int) -> pd.DataFrame:
+    """Accuracy of one pretrained model when its states are spread over the layers by a rule, and evenly: one row per rule, method, rank.
+
+    A rule gets as many states in all as the even spread, rank times layers.
+    """
+    seen, rows, depth = calibration(dataset, grid.one_shot.calibration, seed), [], len(model.blocks)
+    for method, rules in {"bt-discrete": {"budget": budget}, "weighted": {"budget": budget}, "modal": {"last": last}}.items():
+        references = {}
+        for rank in sorted(grid.ranks)[:-1]:
+            for name, rule in {"even": None, **rules}.items():
+                small, report = truncate(model, rule(rank * depth) if rule else rank, method, seen, references)
+                rows.append({"method": method, "rule": name, "states": rank * depth, "ranks": " ".join(str(row["rank"]) for row in report),
+                             "accuracy": evaluate(small, dataset, "test")["accuracy"]})
+    return pd.DataFrame(rows)
 
 
 # -- retrain --------------------------------------------------------------------------------------------------------------
@@ -107,7 +144,8 @@ def arms(grid: Grid, config: TaskConfig) -> list[dict]:
     found += [{"arm": "skew-hippo", "poles": p, "ranks": ranks, "steps": short}
               for p, ranks in (("tied", grid.ranks), ("per-channel", grid.baseline_ranks))]
     found.append({"arm": "skew-hippo-long", "poles": "tied", "ranks": grid.baseline_ranks, "steps": long})
-    found.append({"arm": "skew-hippo-rest", "poles": "tied", "ranks": grid.ranks, "steps": short})
+    found += [{"arm": "skew-hippo-rest", "poles": p, "ranks": ranks, "steps": short}
+              for p, ranks in (("tied", grid.ranks), ("per-channel", grid.baseline_ranks))]
     found.append({"arm": "untruncated", "ranks": [config.model.state], "steps": short})
     return found
 
@@ -178,6 +216,11 @@ def collect(results: list[dict], scratch: Path, file: str, folder: Path, name) -
     folder.mkdir(parents=True, exist_ok=True)
     for result in results:
         shutil.copyfile(scratch / result["name"] / file, folder / name(result))
+
+
+def flat_rows(results: list[dict]) -> list[dict]:
+    """The rows of runs that measure several things."""
+    return [row for result in results for row in result["rows"]]
 
 
 def concatenate(results: list[dict], scratch: Path, file: str, keys: list[str]) -> pd.DataFrame:

@@ -208,23 +208,50 @@ class Tasks(Section):
     pathx: Pathfinder
 
 
-class Grid(Section):
-    """What is compared: seeds, ranks r, reducers; lr_rank is the rank at which each arm's learning rate is chosen,
-    baseline_ranks those of the dear baselines: (b) with all the steps, and (a) with poles of each channel's own."""
+Ranks = Annotated[list[Count], Field(min_length=1)]
+Reducers = Annotated[list[Literal["bt-shared", "bt-channel", "bt-discrete", "bt-limited", "singular-perturbation", "modal", "h2", "hankel",
+                                  "weighted"]], Field(min_length=1)]
 
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    ranks: Annotated[list[Count], Field(min_length=1)]
-    reducers: Annotated[list[Literal["bt-shared", "bt-channel"]], Field(min_length=1)]
-    lr_rank: Count
-    baseline_ranks: Annotated[list[Count], Field(min_length=1)]
+
+def _refuse_twins(section: Section, *names: str) -> None:
+    for name in names:
+        if len(set(values := getattr(section, name))) < len(values):
+            raise ValueError(f"{name} {values} holds a value twice")
+
+
+class OneShot(Section):
+    """Truncation without retraining: ranks, reducers, and how many training examples calibrate those that look at the data."""
+
+    ranks: Ranks
+    reducers: Reducers
+    calibration: Count = 256
 
     @model_validator(mode="after")
-    def _lr_rank_is_a_rank(self):
+    def _no_twins(self):
+        _refuse_twins(self, "ranks", "reducers")
+        return self
+
+
+class Grid(Section):
+    """What is compared: seeds; what is truncated without retraining, one_shot; what is retrained, ranks r and reducers, which are among
+    those of one_shot; lr_rank is the rank at which each arm's learning rate is chosen, baseline_ranks those of the dear baselines: (b) with
+    all the steps, and (a) and (e) with poles of each channel's own."""
+
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    one_shot: OneShot
+    ranks: Ranks
+    reducers: Reducers
+    lr_rank: Count
+    baseline_ranks: Ranks
+
+    @model_validator(mode="after")
+    def _lists_fit(self):
         if self.lr_rank not in self.ranks:
             raise ValueError(f"lr_rank {self.lr_rank} is not one of the ranks {self.ranks}")
-        for name in ("seeds", "ranks", "reducers", "baseline_ranks"):
-            if len(set(values := getattr(self, name))) < len(values):
-                raise ValueError(f"{name} {values} holds a value twice")
+        _refuse_twins(self, "seeds", "ranks", "reducers", "baseline_ranks")
+        for name in ("ranks", "reducers"):
+            if extra := [x for x in getattr(self, name) if x not in getattr(self.one_shot, name)]:
+                raise ValueError(f"{name} {extra} are retrained but not truncated: add them to one_shot.{name}")
         return self
 
 
@@ -238,7 +265,7 @@ class Scale(Section):
     def _ranks_fit(self):
         for name in TASK_NAMES:
             task = getattr(self.tasks, name)
-            state, largest = task.model.state, max(self.grid.ranks + self.grid.baseline_ranks)
+            state, largest = task.model.state, max(self.grid.one_shot.ranks + self.grid.baseline_ranks)
             if max(task.pretrain.batch, task.retrain.batch) > task.data.train:
                 raise ValueError(f"task {name}: a batch is larger than the {task.data.train} training examples")
             if largest > state:

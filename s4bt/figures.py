@@ -10,26 +10,28 @@ from matplotlib.ticker import LogLocator, NullLocator
 from s4bt.config import TASK_NAMES
 
 _PALETTE = sns.color_palette("colorblind")
-# label, colour, marker, line style: grey prints keep marker and line style apart
+# colour and marker of every reducer; grey prints keep marker and line style apart
+REDUCERS = {"bt-shared": (_PALETTE[0], "o"), "bt-channel": (_PALETTE[2], "s"), "bt-discrete": (_PALETTE[4], "D"),
+            "bt-limited": (_PALETTE[6], "h"), "singular-perturbation": (_PALETTE[7], "x"), "modal": (_PALETTE[1], "v"),
+            "h2": (_PALETTE[5], "p"), "hankel": (_PALETTE[8], "+"), "weighted": (_PALETTE[3], "*")}
+# label, colour, marker, line style
 STYLES = {
-    ("truncated", "bt-shared", "whole"): ("bt-shared, whole network", _PALETTE[0], "o", "-"),
-    ("truncated", "bt-shared", "dss"): ("bt-shared, DSS parameters only", _PALETTE[9], "o", "--"),
-    ("truncated", "bt-channel", "whole"): ("bt-channel, whole network", _PALETTE[2], "s", "-"),
-    ("truncated", "bt-channel", "dss"): ("bt-channel, DSS parameters only", _PALETTE[8], "s", "--"),
-    ("skew-hippo", "", "tied"): ("(a) Skew-HiPPO, retraining steps", _PALETTE[3], "v", "-"),
-    ("skew-hippo", "", "per-channel"): ("(a) Skew-HiPPO per channel", _PALETTE[6], "v", "--"),
-    ("skew-hippo-long", "", "tied"): ("(b) Skew-HiPPO, all steps", _PALETTE[1], "^", "-."),
-    ("one-shot", "bt-shared", "whole"): ("(c) bt-shared, no retraining", _PALETTE[0], "x", ":"),
-    ("one-shot", "bt-channel", "whole"): ("(c) bt-channel, no retraining", _PALETTE[2], "+", ":"),
+    ("skew-hippo", "", "tied"): ("(a) Skew-HiPPO, retraining steps", _PALETTE[1], "v", "-"),
+    ("skew-hippo", "", "per-channel"): ("(a) Skew-HiPPO per channel", _PALETTE[1], "v", "--"),
+    ("skew-hippo-long", "", "tied"): ("(b) Skew-HiPPO, all steps", _PALETTE[9], "^", "-."),
     ("untruncated", "", "tied"): ("(d) untruncated, trained on", _PALETTE[7], "D", "-"),
-    ("skew-hippo-rest", "", "tied"): ("(e) Skew-HiPPO, pretrained rest", _PALETTE[4], "P", "-."),
+    ("skew-hippo-rest", "", "tied"): ("(e) Skew-HiPPO, pretrained rest", "0.4", "P", "-."),
+    ("skew-hippo-rest", "", "per-channel"): ("(e) Skew-HiPPO per channel, pretrained rest", "0.4", "P", ":"),
     ("pretrained", "", "tied"): ("pretrained", "0.2", "*", "-"),
+    **{("truncated", name, "whole"): (f"{name}, whole network", *look, "-") for name, look in REDUCERS.items()},
+    **{("truncated", name, "dss"): (f"{name}, DSS parameters only", *look, "--") for name, look in REDUCERS.items()},
+    **{("one-shot", name, "whole"): (f"(c) {name}, no retraining", *look, ":") for name, look in REDUCERS.items()},
 }
 
 
 def _of_method(label: str):
     """Colour of the reducer that a label begins with."""
-    return STYLES[("truncated", label.split(",")[0], "whole")][1]
+    return REDUCERS[label.split(",")[0]][0]
 
 
 def use_style() -> None:
@@ -76,6 +78,33 @@ def accuracy_against_parameters(ax, cells: pd.DataFrame, chance: float | None = 
     _curves(ax, cells, "parameters", chance)
     ax.set_xscale("log")
     ax.set_xlabel("parameters")
+
+
+def one_shot(ax, cells: pd.DataFrame, chance: float | None = None) -> None:
+    """cells as above: the truncated models without retraining, one line per reducer, beside the pretrained one."""
+    for name, (colour, marker) in REDUCERS.items():
+        part = cells[(cells.arm == "one-shot") & (cells.reducer == name)].sort_values("rank")
+        if len(part):
+            ax.plot(part["rank"], 100 * part["mean"], color=colour, marker=marker, ls="-" if name == "weighted" else ":", ms=5, lw=1.1,
+                    label=name)
+    before = cells[cells.arm == "pretrained"]
+    if len(before):
+        ax.axhline(100 * before["mean"].iloc[0], color="0.2", lw=1, label=f"pretrained, N = {before['rank'].iloc[0]}")
+    if chance is not None:
+        ax.axhline(100 * chance, color="0.6", ls=(0, (1, 3)), label="most frequent label")
+    ranks = sorted(cells[cells.arm == "one-shot"]["rank"].unique())
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ranks, ranks)
+    ax.set(xlabel="modes kept, r", ylabel="test accuracy, %")
+
+
+def one_shot_and_retrained(axes, cells: pd.DataFrame, chance: float | None = None) -> None:
+    """Two axes: `one_shot` on the left; on the right the whole networks after retraining, and their baselines (d) and (e)."""
+    one_shot(axes[0], cells, chance)
+    whole = (cells.arm == "truncated") & (cells["transfer"] == "whole")
+    accuracy_against_rank(axes[1], cells[whole | (cells.arm == "untruncated") | ((cells.arm == "skew-hippo-rest") & (cells.poles == "tied"))],
+                          chance)
+    axes[1].set_ylabel("")
 
 
 def learning_curves(ax, curves: pd.DataFrame, chance: float | None = None) -> None:

@@ -155,13 +155,15 @@ class DiagonalLTI:
         """G at angular frequencies omega (M,) or (..., M), in radians per unit of time; returns complex (..., M)."""
         omega = torch.as_tensor(omega, dtype=self.poles.real.dtype, device=self.poles.device)
         full = self.with_conjugates()
-        if self.dt is None:
-            denominator = 1j * omega[..., None, :] - full.poles[..., None]                 # (..., N, M)
-        else:
-            theta = omega * per_batch(self.dt, self.poles)
-            denominator = 1 - full.poles[..., None] * torch.exp(-1j * theta)[..., None, :]
         direct = 0 if self.feedthrough is None else self.feedthrough[..., None]
-        return (full.residues[..., None] / denominator).sum(-2) + direct
+        return (full.residues[..., None, :] @ full._resolvents(omega))[..., 0, :] + direct
+
+    def _resolvents(self, omega: Tensor) -> Tensor:
+        """Frequency responses of the single modes with residue 1, (..., N, M)."""
+        if self.dt is None:
+            return 1 / (1j * omega[..., None, :] - self.poles[..., None])
+        theta = omega * per_batch(self.dt, self.poles)
+        return 1 / (1 - self.poles[..., None] * torch.exp(-1j * theta)[..., None, :])
 
     def h2_norm(self) -> Tensor:
         """(integral of |h|^2)^(1/2), or the root of the sum of |h[k]|^2 of a discrete system; shape (...).
@@ -190,43 +192,58 @@ class DiagonalLTI:
     def hinf_norm(self, joint: bool = False, points: int = 8, zooms: int = 7) -> Tensor:
         """max over omega of |G(i omega)|, shape (...); units of the gain.  Raises UnstableSystem.
 
-        joint: the last batch dimension holds the outputs of one system with shared poles, and |G| is their root of the sum of
-        squares; the result is then without that dimension.  Sampled at distances 0 … 30 times its damping around every pole, then refined around the eight highest peaks; each
-        zoom divides the bracket by eight.
+        joint: a batch (H, N) holds the outputs of one system with shared poles, and |G| is their root of the sum of squares; the result is
+        one number. Sampled at `points` distances, up to 30 times its damping, on both sides of every pole, then refined around the eight
+        highest peaks; each zoom divides the bracket by eight.
         """
         self.require_stable("the H-infinity norm")
-        full = replace(self.with_conjugates(), real=False)
-        p = full.poles
-        if self.dt is None:
-            centre, width, limit = p.imag, -p.real, None
-        else:
-            log_p = full.log_poles if full.log_poles is not None else torch.log(p)
-            full = replace(full, dt=1.0)
-            centre, width, limit = torch.angle(torch.exp(1j * log_p.imag)), -log_p.real, torch.pi
-        offsets = torch.sinh(torch.linspace(-4.1, 4.1, 2 * points + 1, device=p.device, dtype=width.dtype))
-        omega = (centre[..., None] + width[..., None] * offsets).flatten(-2)
-        omega = torch.cat([omega, torch.zeros_like(omega[..., :1])], -1)
-        if limit:
-            omega = torch.cat([omega.clamp(-limit, limit), torch.linspace(-limit, limit, 257, device=p.device,
-                               dtype=width.dtype).expand(*omega.shape[:-1], 257)], -1)
-        omega = omega.sort(-1).values
-        def gains(omega: Tensor) -> Tensor:
-            gain = full.frequency_response(omega.flatten(-2)).abs().reshape(omega.shape)
-            return gain.square().sum(-3, keepdim=True).sqrt().expand_as(gain) if joint else gain
+        if joint:
+            return self._peak(points, zooms, joint=True)
+        flat, M = self.poles.reshape(-1, self.order), (2 * points + 1) * self.order + 257
+        parts = torch.arange(len(flat), device=flat.device).split(max(1, 2**18 // (M * self.order * (2 if self.real else 1))))
+        spread = lambda x: x if x is None or not isinstance(x, Tensor) or x.dim() == 0 else x.expand(self.poles.shape[:-1]).reshape(-1)  # noqa: E731
+        rows = replace(self, poles=flat, residues=self.residues.reshape(flat.shape), dt=spread(self.dt), feedthrough=spread(self.feedthrough),
+                       log_poles=None if self.log_poles is None else self.log_poles.reshape(flat.shape))
+        return torch.cat([rows.select(i)._peak(points, zooms) for i in parts]).reshape(self.poles.shape[:-1])
 
-        gain = gains(omega[..., None, :])[..., 0, :]
-        inner, padded = gain, torch.nn.functional.pad(gain, (1, 1), value=-1.0)
-        peaks = torch.where((inner >= padded[..., :-2]) & (inner >= padded[..., 2:]), inner, -1.0)
+    def _peak(self, points: int, zooms: int, joint: bool = False) -> Tensor:
+        """`hinf_norm` of a batch (B, N) that fits into memory."""
+        one = self if self.dt is None else replace(self, dt=1.0)
+        p = self.poles if self.dt is None else (torch.log(self.poles) if self.log_poles is None else self.log_poles)
+        centre, width = (p.imag if self.dt is None else torch.angle(torch.exp(1j * p.imag))), -p.real
+
+        def gains(omega: Tensor) -> Tensor:                          # omega (B, …), or (1, …) if joint
+            if not joint:
+                return one.frequency_response(omega.flatten(1)).abs().reshape(omega.shape)
+            full = one.with_conjugates()
+            flat = omega.flatten(1)[0]
+            unit = replace(full, poles=full.poles[0], residues=torch.ones_like(full.poles[0]), feedthrough=None, log_poles=None)
+            basis = unit._resolvents(flat)                           # (N, M)
+            direct = 0 if self.feedthrough is None else self.feedthrough[:, None]
+            return (full.residues @ basis + direct).abs().square().sum(0).sqrt().reshape(omega.shape)
+
+        if joint:
+            centre, width = centre[:1], width[:1]
+        offsets = torch.sinh(torch.linspace(-4.1, 4.1, 2 * points + 1, device=p.device, dtype=width.dtype))
+        omega = (centre[..., None] + width[..., None] * offsets).flatten(1)
+        omega = torch.cat([omega, torch.zeros_like(omega[:, :1])], -1)
+        if self.dt is not None:
+            even = torch.linspace(-torch.pi, torch.pi, 257, device=p.device, dtype=width.dtype).expand(len(omega), 257)
+            omega = torch.cat([omega.clamp(-torch.pi, torch.pi), even], -1)
+        omega = (omega.abs() if self.real else omega).sort(-1).values                    # the gain of a real system is even
+        gain = gains(omega)
+        padded = torch.nn.functional.pad(gain, (1, 1), value=-1.0)
+        peaks = torch.where((gain >= padded[:, :-2]) & (gain >= padded[:, 2:]), gain, -1.0)
         best = peaks.topk(min(8, peaks.shape[-1]), -1).indices                           # the highest local maxima
         steps = torch.linspace(0, 1, 17, device=p.device, dtype=width.dtype)
         low, high = omega.gather(-1, (best - 1).clamp(min=0)), omega.gather(-1, (best + 1).clamp(max=omega.shape[-1] - 1))
         for _ in range(zooms):
-            grid = low[..., None] + (high - low)[..., None] * steps                      # (..., peaks, 17)
+            grid = low[..., None] + (high - low)[..., None] * steps                      # (B, peaks, 17)
             top, index = gains(grid).max(-1, keepdim=True)
             low = grid.gather(-1, (index - 1).clamp(min=0))[..., 0]
             high = grid.gather(-1, (index + 1).clamp(max=16))[..., 0]
         peak = torch.maximum(top[..., 0].amax(-1), gain.amax(-1))
-        return peak.amax(-1) if joint else peak
+        return peak[0] if joint else peak
 
     def discretize(self, dt) -> DiagonalLTI:
         """Zero-order hold: poles exp(lambda dt), residues w (exp(lambda dt) - 1) / lambda.  (Gupta et al. 2022, prop. 1)

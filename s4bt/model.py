@@ -20,10 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from s4bt.balance import check_rank
+from s4bt.errors import error_row, reference
 from s4bt.files import UserError, atomic_path
 from s4bt.dss import DSS, STATE_SPACE
 from s4bt.lti import UnstableSystem
-from s4bt.reducers import error_row, reduce
+from s4bt.reducers import reduce
 
 
 ROUNDING = 2.0**-22     # relative error that storing and evaluating a kernel in float32 may add; fits take it into account
@@ -194,14 +195,16 @@ def spectrum(u: Tensor, lengths: Tensor | None = None) -> Tensor:
 
 
 @torch.no_grad()
-def truncate(model: S4Model, rank, method: str = "bt-discrete", calibration=None, **options) -> tuple[S4Model, list[dict]]:
+def truncate(model: S4Model, rank, method: str = "bt-discrete", calibration=None, references: dict | None = None,
+             **options) -> tuple[S4Model, list[dict]]:
     """Truncate every DSS layer with a method of `s4bt.reducers`; returns (new model, report with one row per layer).
 
     rank: modes to keep, one number, one per layer, or a rule of `s4bt.ranks`. calibration: sequences, as `S4Model.forward` takes them
     (never test data): x, or (x, lengths). Layers are reduced from the input on, and what a layer receives is measured behind the truncated
-    ones before it. options: those of `s4bt.reducers.reduce`.
+    ones before it. references: a dict that keeps, for the next rank with the same model and method, what does not depend on the rank.
+    options: those of `s4bt.reducers.reduce`.
 
-    A row holds layer, rank, and what `s4bt.reducers.error_row` says of the new layer as it is stored, in float32: bound, lower limit (first
+    A row holds layer, rank, and what `s4bt.errors.error_row` says of the new layer as it is stored, in float32: bound, lower limit (first
     discarded value), measured H-infinity, H2 and output errors.
     Raises ValueError if a rank is not in 1..N, the calibration does not fit or the method refuses the layer; UnstableSystem; both with
     the layer's number.
@@ -230,7 +233,9 @@ def truncate(model: S4Model, rank, method: str = "bt-discrete", calibration=None
                 given.setdefault("length", u.shape[-1])
             layer = DSS.from_lti(reduce(system, r, method, dss.dt(), **given), dss)
             stored = replace(layer.to_lti(), feedthrough=(layer.D - dss.D).double() if bool((layer.D != dss.D).any()) else None)
-            row = error_row(system, stored, method, dss.dt(), received)
+            if (known := (references if references is not None else {})).get((number, method)) is None:
+                known[number, method] = reference(system, method, dss.dt())
+            row = error_row(known[number, method], stored, dss.dt(), received)
         except UnstableSystem as error:
             raise UnstableSystem(f"layer {number}: {error}") from error
         except ValueError as error:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from s4bt.balance import hankel_singular_values
 from s4bt.fit import output_energy
+from s4bt.gramian import hankel_singular_values
 from s4bt.lti import DiagonalLTI
 from s4bt.reducers import bt_discrete, modal_scores
 

@@ -16,10 +16,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from s4bt.balance import (Balanced, balanced_truncation, check_rank, coordinates, dual_factor, factors, flattened,
-                          hankel_singular_values, inside, order_kept, promoted, real_coordinates, reduce_flat,
+from s4bt.balance import (Balanced, balanced_truncation, check_rank, coordinates, dual_factor, factors, inside, real_coordinates, reduce_flat,
                           shared_balanced_truncation)
-from s4bt.fit import h2_fit, output_energy, weighted_fit
+from s4bt.fit import h2_fit, weighted_fit
+from s4bt.gramian import flattened, promoted
 from s4bt.lti import DiagonalLTI
 
 
@@ -309,43 +309,3 @@ def reduce(system: DiagonalLTI, rank: int, method: str = "bt-discrete", dt=None,
     if unstable == "keep" and not bool(system.stable().all()):
         return _keep_unstable(promoted(system), rank, REDUCERS[method], options)
     return REDUCERS[method](system, rank, **options)
-
-
-def singular_values(system: DiagonalLTI, method: str, dt: Tensor | None = None) -> Tensor:
-    """Hankel singular values of what the method balances: (N,) of the whole layer for bt-shared, (H, N) of the channels as complex
-    systems for bt-channel, (H, 2N) of the discrete real kernels for the others.
-    """
-    if method == "bt-shared":
-        return shared_balanced_truncation(replace(system, real=False), system.order)[1]
-    return hankel_singular_values(replace(system, real=False) if method == "bt-channel" else system.discretize(dt))
-
-
-def error_row(system: DiagonalLTI, reduced: DiagonalLTI, method: str, dt: Tensor, spectrum: Tensor | None = None) -> dict[str, float]:
-    """How good the reduction of one layer is. System and reduced: continuous, (H, N) and (H, r); dt: steps (H,).
-
-    Of what the method balances (`singular_values`), in units of its gain, each the largest over what is balanced separately:
-    sigma_max, limit (the first discarded value, no system of that order does better; with a feedthrough, of h[1], h[2], …), bound
-    (2 sum of the discarded values; nan for a method without one), hinf (measured), gain.
-    Of the kernels that the layer convolves with, relative, over all channels together: h2_error, and output_error on inputs with that
-    spectrum (nan without one).
-    """
-    kernel, small = system.discretize(dt), reduced.discretize(dt)
-    joint, complex_ = method == "bt-shared", method in CONTINUOUS
-    if complex_:
-        full, cut = replace(system, real=False), replace(reduced, real=False)
-    else:
-        full, cut = kernel, small
-    sigma = singular_values(system, method, dt)
-    order = order_kept(cut).clamp(max=sigma.shape[-1]).expand(sigma.shape[:-1]) if not joint else order_kept(cut).max()
-    limits = sigma if cut.feedthrough is None or complex_ else hankel_singular_values(replace(kernel, residues=kernel.residues * kernel.poles))
-    at = lambda s: torch.nn.functional.pad(s, (0, 1)).gather(-1, order[..., None])[..., 0]  # noqa: E731
-    tail = 2 * sigma.flip(-1).cumsum(-1).flip(-1)
-    row = {"sigma_max": float(sigma.max()), "limit": float(at(limits).max()), "bound": float(at(tail).max()) if method in BOUNDED else float("nan"),
-           "hinf": float((full - cut).hinf_norm(joint=joint).max()), "gain": float(full.hinf_norm(joint=joint).max())}
-    row["h2_error"] = float(((kernel - small).h2_norm().square().sum() / kernel.h2_norm().square().sum()).sqrt())
-    row["output_error"] = float("nan")
-    if spectrum is not None:
-        L = spectrum.shape[-1] - 1
-        energies = [output_energy(s.impulse_response(L), spectrum).sum() for s in (kernel - small, kernel)]
-        row["output_error"] = float((energies[0] / energies[1]).sqrt())
-    return row

@@ -41,7 +41,7 @@ def summary(scale: str, task: str) -> pd.DataFrame:
     for phase in ("pretrain", "truncate", "retrain"):
         seconds |= {name: entry["seconds"] for name, entry in json.loads((folder / f"seconds-{phase}.json").read_text()).items()}
     rows["seconds"] = rows.name.map(seconds)
-    tied = rows.reducer.map({"bt-shared": "tied", "bt-channel": "per-channel"})
+    tied = rows.reducer.map(lambda name: "tied" if name == "bt-shared" else "per-channel", na_action="ignore")
     rows["poles"] = rows.poles.fillna(tied).fillna("tied")
     return rows[COLUMNS].sort_values([*CELL, "seed"], ignore_index=True, na_position="first")
 
@@ -87,6 +87,19 @@ def across_tasks(gain: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     out = tasks.groupby(by).gain.agg(mean="mean", sd="std", tasks="size", wins=lambda g: int((g > 0).sum()))
     out["half"] = stats.t.ppf(0.5 + level / 2, out.tasks - 1) * out.sd / np.sqrt(out.tasks)
     return out.drop(columns="sd").reset_index()
+
+
+def one_shot_losses(rows: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+    """Accuracy of the pretrained model minus that of the truncated one without retraining, by reducer and rank: columns task, loss, half, runs.
+
+    Per task the mean over seeds, with a t interval over them; task "all": the mean over tasks of those means, with a t interval over
+    tasks.
+    """
+    part = rows[rows.arm == "one-shot"].assign(loss=lambda r: r.pretrained_accuracy - r.accuracy)
+    half = lambda g: stats.t.ppf(0.5 + level / 2, g.size - 1) * g.std() / np.sqrt(g.size) if g.size > 1 else np.nan  # noqa: E731
+    tasks = part.groupby(["reducer", "rank", "task"], sort=False).loss.agg(loss="mean", half=half, runs="size").reset_index()
+    overall = tasks.groupby(["reducer", "rank"], sort=False).loss.agg(loss="mean", half=half, runs="size").reset_index().assign(task="all")
+    return pd.concat([overall, tasks], ignore_index=True)[["task", "reducer", "rank", "loss", "half", "runs"]]
 
 
 def correlations(rows: pd.DataFrame) -> dict[str, float]:

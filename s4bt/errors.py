@@ -1,0 +1,75 @@
+"""How good the reduction of one layer is: limits, bounds and measured errors.
+
+sigma   Hankel singular values of what a method balances: the layer, a channel of it, or its discrete real kernel
+limit   the first discarded one: no system of that order has a smaller H-infinity error
+bound   twice the sum of the discarded ones
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from s4bt.balance import order_kept, shared_balanced_truncation
+from s4bt.fit import output_energy
+from s4bt.gramian import hankel_singular_values
+from s4bt.lti import DiagonalLTI
+from s4bt.reducers import BOUNDED, CONTINUOUS
+
+
+def singular_values(system: DiagonalLTI, method: str, dt: Tensor | None = None) -> Tensor:
+    """Hankel singular values of what the method balances: (N,) of the whole layer for bt-shared, (H, N) of the channels as complex
+    systems for bt-channel, (H, 2N) of the discrete real kernels for the others.
+    """
+    if method == "bt-shared":
+        return shared_balanced_truncation(replace(system, real=False), system.order)[1]
+    return hankel_singular_values(replace(system, real=False) if method == "bt-channel" else system.discretize(dt))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What errors of one layer are compared with: it does not depend on the rank. Made by `reference`."""
+
+    method: str
+    full: DiagonalLTI                  # what the method balances
+    kernel: DiagonalLTI                # what the layer convolves with
+    sigma: Tensor
+    later: Tensor                      # Hankel singular values of h[1], h[2], …, for methods with a feedthrough
+    gain: float
+    energy: float
+
+
+def reference(system: DiagonalLTI, method: str, dt: Tensor) -> Reference:
+    """system: the layer, continuous, (H, N); dt: its steps (H,)."""
+    kernel, joint = system.discretize(dt), method == "bt-shared"
+    full = replace(system, real=False) if method in CONTINUOUS else kernel
+    sigma = singular_values(system, method, dt)
+    direct = method in ("singular-perturbation", "weighted")
+    later = hankel_singular_values(replace(kernel, residues=kernel.residues * kernel.poles)) if direct else sigma
+    return Reference(method, full, kernel, sigma, later, float(full.hinf_norm(joint, 4).max()), float(kernel.h2_norm().square().sum()))
+
+
+def error_row(against: Reference, reduced: DiagonalLTI, dt: Tensor, spectrum: Tensor | None = None) -> dict[str, float]:
+    """How good the reduction of one layer is. reduced: continuous, (H, r); dt: steps (H,).
+
+    Of what the method balances (`singular_values`), in units of its gain, each the largest over what is balanced separately:
+    sigma_max, limit (the first discarded value, no system of that order does better; with a feedthrough, of h[1], h[2], …), bound
+    (2 sum of the discarded values; nan for a method without one), hinf (measured), gain.
+    Of the kernels that the layer convolves with, relative, over all channels together: h2_error, and output_error on inputs with that
+    spectrum (nan without one).
+    """
+    small, joint, sigma = reduced.discretize(dt), against.method == "bt-shared", against.sigma
+    cut = replace(reduced, real=False) if against.method in CONTINUOUS else small
+    order = order_kept(cut).clamp(max=sigma.shape[-1])
+    order = order.max() if joint else order
+    at = lambda s: float(torch.nn.functional.pad(s, (0, 1)).gather(-1, order[..., None]).max())  # noqa: E731
+    tail = 2 * sigma.flip(-1).cumsum(-1).flip(-1)
+    row = {"sigma_max": float(sigma.max()), "limit": at(against.later), "bound": at(tail) if against.method in BOUNDED else float("nan"),
+           "hinf": float((against.full - cut).hinf_norm(joint, 4).max()), "gain": against.gain,
+           "h2_error": (float((against.kernel - small).h2_norm().square().sum()) / against.energy) ** 0.5, "output_error": float("nan")}
+    if spectrum is not None:
+        L = spectrum.shape[-1] - 1
+        row["output_error"] = float((output_energy((against.kernel - small).impulse_response(L), spectrum).sum()
+                                     / output_energy(against.kernel.impulse_response(L), spectrum).sum()).sqrt())
+    return row

@@ -6,6 +6,7 @@ bound   twice the sum of the discarded ones
 """
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -43,7 +44,9 @@ class Reference:
 def reference(system: DiagonalLTI, method: str, dt: Tensor) -> Reference:
     """system: the layer, continuous, (H, N); dt: its steps (H,)."""
     kernel, joint = system.discretize(dt), method == "bt-shared"
-    full = replace(system, real=False) if method in CONTINUOUS else kernel
+    full, nan = replace(system, real=False) if method in CONTINUOUS else kernel, float("nan")
+    if not bool(system.stable().all()):
+        return Reference(method, full, kernel, kernel.residues.real, kernel.residues.real, nan, nan)
     sigma = singular_values(system, method, dt)
     direct = method in ("singular-perturbation", "weighted")
     later = hankel_singular_values(replace(kernel, residues=kernel.residues * kernel.poles)) if direct else sigma
@@ -56,18 +59,21 @@ def error_row(against: Reference, reduced: DiagonalLTI, dt: Tensor, spectrum: Te
     Of what the method balances (`singular_values`), in units of its gain, each the largest over what is balanced separately:
     sigma_max, limit (the first discarded value, no system of that order does better; with a feedthrough, of h[1], h[2], …), bound
     (2 sum of the discarded values; nan for a method without one), hinf (measured), gain.
+    All of them nan if modes that are not stable were kept: such a layer has none of these norms.
     Of the kernels that the layer convolves with, relative, over all channels together: h2_error, and output_error on inputs with that
     spectrum (nan without one).
     """
-    small, joint, sigma = reduced.discretize(dt), against.method == "bt-shared", against.sigma
+    small, joint, sigma, nan = reduced.discretize(dt), against.method == "bt-shared", against.sigma, float("nan")
+    row = dict.fromkeys(("sigma_max", "limit", "bound", "hinf", "gain", "h2_error", "output_error"), nan)
     cut = replace(reduced, real=False) if against.method in CONTINUOUS else small
-    order = order_kept(cut).clamp(max=sigma.shape[-1])
-    order = order.max() if joint else order
-    at = lambda s: float(torch.nn.functional.pad(s, (0, 1)).gather(-1, order[..., None]).max())  # noqa: E731
-    tail = 2 * sigma.flip(-1).cumsum(-1).flip(-1)
-    row = {"sigma_max": float(sigma.max()), "limit": at(against.later), "bound": at(tail) if against.method in BOUNDED else float("nan"),
-           "hinf": float((against.full - cut).hinf_norm(joint, 4).max()), "gain": against.gain,
-           "h2_error": (float((against.kernel - small).h2_norm().square().sum()) / against.energy) ** 0.5, "output_error": float("nan")}
+    if math.isfinite(against.gain):
+        order = order_kept(cut).clamp(max=sigma.shape[-1])
+        order = order.max() if joint else order
+        at = lambda s: float(torch.nn.functional.pad(s, (0, 1)).gather(-1, order[..., None]).max())  # noqa: E731
+        row |= {"sigma_max": float(sigma.max()), "limit": at(against.later), "gain": against.gain,
+                "bound": at(2 * sigma.flip(-1).cumsum(-1).flip(-1)) if against.method in BOUNDED else nan,
+                "hinf": float((against.full - cut).hinf_norm(joint, 4).max()),
+                "h2_error": (float((against.kernel - small).h2_norm().square().sum()) / against.energy) ** 0.5}
     if spectrum is not None:
         L = spectrum.shape[-1] - 1
         row["output_error"] = float((output_energy((against.kernel - small).impulse_response(L), spectrum).sum()

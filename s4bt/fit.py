@@ -68,7 +68,8 @@ def variable_projection(table: Callable[[Tensor], Tensor], a: Tensor, extra: int
     damping = torch.full_like(f, 1e-3)
     for _ in range(steps):
         diagonal = H.diagonal(dim1=-2, dim2=-1)
-        diagonal = diagonal + 1e-12 * diagonal.amax(-1, keepdim=True) + torch.finfo(f.dtype).tiny
+        largest = diagonal.amax(-1, keepdim=True)
+        diagonal = torch.where(largest > 0, diagonal + 1e-12 * largest, 1)               # nothing to fit: no step
         step = torch.linalg.solve(H + torch.diag_embed(damping[:, None] * diagonal), g[..., None])[..., 0]
         step_alpha, step_omega = step.clamp(-2, 2).chunk(2, -1)
         alpha_new = (alpha + step_alpha).clamp(low, high)
@@ -157,7 +158,7 @@ def h2_fit(system: DiagonalLTI, start: DiagonalLTI, steps: int = 200, rounding: 
         G, r = _gram(system, a), a.shape[-1]
         size = G.diagonal(dim1=-2, dim2=-1)
         whole = size[..., :r] + size[..., r:2 * r], size[..., 2 * r:3 * r] + size[..., 3 * r:4 * r]
-        faint = size < FAINT**2 * torch.cat([whole[0], whole[0], whole[1], whole[1], size[..., -1:]], -1)
+        faint = size <= FAINT**2 * torch.cat([whole[0], whole[0], whole[1], whole[1], size[..., -1:]], -1)
         size = size.masked_fill(faint, 1).sqrt()
         G = (G / size[..., :, None] / size[..., None, :]).masked_fill(faint[..., :, None] | faint[..., None, :], 0)
         values, V = torch.linalg.eigh(G)

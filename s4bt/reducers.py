@@ -76,7 +76,8 @@ def _limited_factor(system: DiagonalLTI, s: Tensor, length: int) -> Tensor:
         F, m = compressed(torch.cat([F, torch.exp(a * m)[..., None] * F], -1)), 2 * m
         if bit == "1":
             F, m = compressed(torch.cat([s[..., None], torch.exp(a)[..., None] * F], -1)), m + 1
-    return real_coordinates(F) if system.real else F
+    F = real_coordinates(F) if system.real else F
+    return torch.nn.functional.pad(F, (0, max(0, F.shape[-2] - F.shape[-1])))
 
 
 def bt_limited(system: DiagonalLTI, rank: int, length: int | None = None) -> DiagonalLTI:
@@ -89,6 +90,11 @@ def bt_limited(system: DiagonalLTI, rank: int, length: int | None = None) -> Dia
     _require_discrete(system, "bt-limited sums over steps")
     if not isinstance(length, int) or length < 2:
         raise ValueError(f"bt-limited needs the number of steps, length=2 or more; got {length!r}")
+
+    check_rank(rank, system.order)
+    if rank == system.order:                                         # states that L steps do not reach may matter later
+        system.require_stable("balancing")
+        return promoted(system)
 
     def block(part: DiagonalLTI, balanced: Balanced) -> Callable:
         s, Lp, _ = factors(part)
@@ -267,7 +273,7 @@ def _keep_unstable(system: DiagonalLTI, rank: int, reducer: Callable, options: d
     if int(growing.max()) >= rank:
         raise ValueError(f"{int(growing.max())} of {system.order} poles of channel {int(growing.argmax())} are not stable and would be kept, which "
                          f"leaves no mode of rank {rank} for the rest; ask for a larger one")
-    order = (~stable).to(torch.int8).argsort(-1, stable=True)                            # the stable ones in front
+    order = (~stable).to(torch.int8).argsort(dim=-1, stable=True)                            # the stable ones in front
     sort = lambda x: None if x is None else x.gather(-1, order)  # noqa: E731
     ordered = replace(system, poles=sort(system.poles), residues=sort(system.residues), log_poles=sort(system.log_poles))
     parts, places = [], []
@@ -279,11 +285,10 @@ def _keep_unstable(system: DiagonalLTI, rank: int, reducer: Callable, options: d
                                       log_poles=cut(part.log_poles, where))
         own = {k: v[index] if isinstance(v, Tensor) and v.dim() and len(v) == len(growing) else v for k, v in options.items()}
         small = reducer(piece(slice(0, split)), min(rank - number, split), **own)
-        rest = replace(piece(slice(split, None)), feedthrough=None)
         pad = rank - number - small.order
-        join = lambda x, y: None if x is None else torch.cat([x, y] + [x[..., :1].expand(*x.shape[:-1], pad)] * (pad > 0), -1)  # noqa: E731
-        w = torch.cat([small.residues, rest.residues, small.residues.new_zeros(len(index), pad)], -1)
-        parts.append(replace(small, poles=join(small.poles, rest.poles), residues=w, log_poles=join(small.log_poles, rest.log_poles)))
+        extra = lambda x, y: None if x is None else torch.cat([x, y[..., split:], x[..., :1].expand(len(index), pad)], -1)  # noqa: E731
+        w = torch.cat([small.residues, part.residues[..., split:], small.residues.new_zeros(len(index), pad)], -1)
+        parts.append(replace(small, poles=extra(small.poles, part.poles), residues=w, log_poles=extra(small.log_poles, part.log_poles)))
         places.append(index)
     back = torch.cat(places).argsort()
     join = lambda xs: None if all(x is None for x in xs) else torch.cat([parts[0].residues.real.new_zeros(len(p)) if x is None else x  # noqa: E731

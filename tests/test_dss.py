@@ -41,6 +41,21 @@ def test_the_split_kernel_is_the_formula(version, poles, length):
     assert torch.allclose(dss.kernel(length), formula(dss, length), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("version, poles", KINDS)
+def test_two_steps_scale_real_and_imaginary_parts_apart(version, poles):
+    dss = layer(version, poles, steps="two")
+    same = layer(version, poles)
+    with torch.no_grad():
+        for name in ("Lambda_re", "Lambda_im", "W", "D"):
+            getattr(same, name).copy_(getattr(dss, name))
+        dss.log_dt[:, 1] = dss.log_dt[:, 0]
+        same.log_dt.copy_(dss.log_dt[:, 0])
+        assert torch.allclose(dss.kernel(40), same.kernel(40), rtol=1e-12)
+        dss.log_dt[:, 1] += 0.3
+    h = dss.to_lti().discretize(dss.dt()).impulse_response(40)
+    assert torch.allclose(h, dss.kernel(40), rtol=1e-9, atol=1e-12) and not torch.allclose(h, same.kernel(40), rtol=1e-2)
+
+
 def test_growing_softmax_poles_do_not_overflow():
     dss = layer("softmax", L=2000, dt_min=0.1, dt_max=0.1)
     with torch.no_grad():

@@ -1,13 +1,16 @@
 """The classifier: options, truncation of a whole model, checkpoints."""
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
-from s4bt.files import UserError
 from s4bt.dss import skew_hippo
+from s4bt.files import UserError
 from s4bt.lti import UnstableSystem
-from s4bt.model import S4Model, count_parameters, load_model, save_model, truncate, with_dss_of, with_skew_hippo
+from s4bt.model import S4Model, count_parameters, load_model, save_model, spectrum, truncate, with_dss_of, with_skew_hippo
+from s4bt.ranks import budget, by_bound, last
+from s4bt.reducers import BOUNDED, REDUCERS, reduce
 
 OPTIONS = {"layers": 2, "width": 6, "state": 8}
 
@@ -45,23 +48,120 @@ def test_parameters_are_counted_by_hand():
     assert sizes == {"state_space": dss, "total": dss + 11 * H + (H * H + H) + 2 * 2 * H + (4 * H + 4)}
 
 
-@pytest.mark.parametrize("method", ["bt-shared", "bt-channel"])
+def calibrated(documents=1, batch=16, length=50):
+    """Random tokens, the last ones of every sequence padding."""
+    x = tokens(documents, batch, length)
+    return x, torch.randint(length // 2, length + 1, x.shape[:-1])
+
+
+@pytest.mark.parametrize("method", REDUCERS)
 def test_truncating_nothing_changes_nothing(method):
-    model = S4Model(11, 4, **OPTIONS).eval()
-    same, _ = truncate(model, 8, method)
-    x = tokens(length=50)
-    assert torch.allclose(model(x), same(x), atol=1e-4)
+    model, seen = S4Model(11, 4, **OPTIONS).eval(), calibrated()
+    same, report = truncate(model, 8, method, seen)
+    assert torch.allclose(model(*seen), same(*seen), atol=1e-3)
+    assert all(row["output_error"] < 1e-3 for row in report)
 
 
-@pytest.mark.parametrize("method, poles", [("bt-shared", "tied"), ("bt-channel", "per-channel")])
-def test_truncation_reports_every_layer_and_keeps_the_bound(method, poles):
-    model = S4Model(11, 4, **OPTIONS)
-    small, report = truncate(model, 3, method)
-    assert [row["layer"] for row in report] == [0, 1]
-    assert all(row["limit"] * 0.999 <= row["hinf"] <= row["bound"] * 1.001 for row in report)
-    assert all(dss.state == 3 and dss.poles == poles for dss in small.dss_layers())
+@pytest.mark.parametrize("method", REDUCERS)
+@pytest.mark.parametrize("version, documents", [("exp", 1), ("softmax", 2)])
+def test_truncation_reports_every_layer_and_leaves_the_model_alone(method, version, documents):
+    model = S4Model(11, 4, documents, **OPTIONS, version=version, length=50).train()
+    before, seen = {k: v.clone() for k, v in model.state_dict().items()}, calibrated(documents)
+    small, report = truncate(model, 3, method, seen)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items()) and model.training and small.training
+    assert [(row["layer"], row["rank"]) for row in report] == [(0, 3), (1, 3)]
+    assert all(row["limit"] * 0.999 <= row["hinf"] for row in report)
+    assert all(row["hinf"] <= row["bound"] * 1.001 for row in report) or method not in BOUNDED
+    assert all(dss.state == 3 and dss.poles == ("tied" if method == "bt-shared" else "per-channel") for dss in small.dss_layers())
     assert count_parameters(small)["state_space"] < count_parameters(model)["state_space"]
-    assert all(dss.state == 8 for dss in model.dss_layers())
+    assert small(*seen).shape == (16, 4)
+
+
+def test_the_reported_errors_are_those_of_the_stored_layer():
+    model, seen = S4Model(11, 4, **OPTIONS).eval(), calibrated()
+    small, report = truncate(model, 3, "weighted", seen)
+    for parameter in [*model.parameters(), *small.parameters()]:
+        parameter.requires_grad_(False)
+    u = model.encode(seen[0])
+    error = (small.blocks[0].dss.kernel(50) + torch.nn.functional.pad(small.blocks[0].dss.D[:, None], (0, 49))
+             - model.blocks[0].dss.kernel(50) - torch.nn.functional.pad(model.blocks[0].dss.D[:, None], (0, 49))).double()
+    v = model.blocks[0].dss_input(u) * (torch.arange(50) < seen[1][:, None])[:, None]
+    whole = lambda K: (torch.fft.fft(v.double(), 100) * torch.fft.fft(K, 100)).abs().square().sum()  # noqa: E731
+    D = model.blocks[0].dss.kernel(50).double()
+    assert np.isclose(report[0]["output_error"], float((whole(error) / whole(D)).sqrt()), rtol=0.05)
+    assert report[0]["output_error"] < truncate(model, 3, "bt-discrete", seen)[1][0]["output_error"]
+
+
+def test_every_layer_is_calibrated_behind_the_truncated_ones():
+    model, seen = S4Model(11, 4, **OPTIONS).eval(), calibrated()
+    small, _ = truncate(model, 2, "weighted", seen)
+    received = small.input_spectra(*seen)[1]
+    alone = reduce(model.blocks[1].dss.to_lti(), 2, "weighted", model.blocks[1].dss.dt(), spectrum=received, rounding=2.0**-22)
+    stored = small.blocks[1].dss.to_lti()
+    h, k = (s.discretize(small.blocks[1].dss.dt()).impulse_response(50)[:, 1:] for s in (alone, stored))
+    assert torch.allclose(h, k, atol=1e-3 * float(h.abs().max()))
+    assert not torch.allclose(received, model.input_spectra(*seen)[1], rtol=1e-3)
+
+
+def test_padding_is_no_input():
+    x, lengths = calibrated()
+    model = S4Model(11, 4, **OPTIONS).eval()
+    other = torch.where(torch.arange(50) < lengths[:, None], x, (x + 3) % 11)
+    for one, two in zip(model.input_spectra(x, lengths), model.input_spectra(other, lengths)):
+        assert torch.allclose(one, two, rtol=1e-4)
+    u = model.blocks[0].dss_input(model.encode(x[:1, :lengths[0]]))
+    alone = torch.nn.functional.pad(u, (0, 50 - int(lengths[0])))
+    assert torch.allclose(spectrum(alone), model.input_spectra(x[:1], lengths[:1])[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("rank, expected", [([2, 5], [2, 5]), (budget(6), None), (by_bound(0.5), None), (last(6), None)])
+def test_ranks_may_differ_by_layer(rank, expected):
+    model = S4Model(11, 4, **OPTIONS)
+    for seen in (None, calibrated()):
+        small, report = truncate(model, rank, "bt-discrete", seen)
+        ranks = [dss.state for dss in small.dss_layers()]
+        assert ranks == [row["rank"] for row in report] and (expected is None or ranks == expected)
+        assert small(tokens()).shape == (3, 4)
+
+
+def test_references_are_shared_between_ranks():
+    model, known = S4Model(11, 4, **OPTIONS), {}
+    reports = [truncate(model, r, "bt-discrete", references=known)[1] for r in (2, 3)]
+    assert set(known) == {(0, "bt-discrete"), (1, "bt-discrete")}
+    assert reports[1] == truncate(model, 3, "bt-discrete")[1] or np.isnan(reports[1][0]["output_error"])
+
+
+def test_two_steps_are_for_per_channel_reduction():
+    model = S4Model(11, 4, **OPTIONS, steps="two").eval()
+    small, report = truncate(model, 8, "bt-discrete")
+    x = tokens(length=50)
+    assert torch.allclose(model(x), small(x), atol=1e-4) and small.dss_layers()[0].steps == "one"
+    with pytest.raises(ValueError, match="layer 0: the rows do not share their poles .*separate steps"):
+        truncate(model, 3, "bt-shared")
+
+
+def test_growing_softmax_poles_are_kept_on_request():
+    model = S4Model(11, 4, **OPTIONS, version="softmax", length=50).eval()
+    with torch.no_grad():
+        model.blocks[1].dss.Lambda_re[2] = 0.3
+    small, report = truncate(model, 7, "bt-discrete", unstable="keep")
+    x = tokens(length=50)
+    assert torch.allclose(model(x), small(x), atol=0.05) and bool((small.blocks[1].dss.Lambda_re > 0).any())
+    assert np.isnan(report[1]["hinf"]) and report[0]["hinf"] > 0
+
+
+@pytest.mark.parametrize("seen, message", [
+    (torch.zeros(0, 9, dtype=torch.long), r"the calibration batch is empty: shape \(0, 9\)"),
+    (torch.zeros(3, 2, 9, dtype=torch.long), r"has shape \(B, L\) with L >= 2, not \(3, 2, 9\)"),
+    (torch.zeros(3, 1, dtype=torch.long), r"L >= 2, not \(3, 1\)"), (torch.full((3, 9), 11), r"token numbers 0\.\.10"),
+    (torch.zeros(3, 9), r"holds torch.float32"), ((torch.zeros(3, 9, dtype=torch.long), torch.tensor([1, 2, 10])), r"lie in 1\.\.9")])
+def test_calibration_that_does_not_fit_is_refused(seen, message):
+    with pytest.raises(ValueError, match=message):
+        truncate(S4Model(11, 4, **OPTIONS), 3, "weighted", seen)
+    with pytest.raises(ValueError, match="layer 0: weighted needs the spectrum"):
+        truncate(S4Model(11, 4, **OPTIONS), 3, "weighted")
+    with pytest.raises(ValueError, match="3 ranks for 2 layers"):
+        truncate(S4Model(11, 4, **OPTIONS), [1, 2, 3])
 
 
 def test_the_layers_of_one_model_move_to_another():

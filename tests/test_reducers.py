@@ -1,0 +1,293 @@
+"""The reducers: what each promises, on complex and real, continuous and discrete systems; bad input."""
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_system
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s4bt.balance import balanced_truncation, order_kept
+from s4bt.config import OneShot
+from s4bt.errors import error_row, reference
+from s4bt.fit import output_energy
+from s4bt.gramian import hankel_singular_values
+from s4bt.lti import DiagonalLTI, UnstableSystem
+from s4bt.reducers import BOUNDED, REDUCERS, bt_discrete, bt_limited, modal, reduce
+
+seeds = st.integers(0, 10**6)
+ANY = ["singular-perturbation", "modal", "h2", "hankel"]             # these take any system as it is
+L = 64
+DT = torch.tensor([0.05, 0.1, 0.2], dtype=torch.float64)
+
+
+def kernel(seed, batch=(3,), order=8, clustered=False):
+    """A discrete real system."""
+    return random_system(seed, order=order, batch=batch, real=True, clustered=clustered).discretize(0.1)
+
+
+def shared(seed, H=3, order=8):
+    """A continuous layer whose channels share their poles."""
+    system = random_system(seed, order=order, batch=(H,), real=True)
+    return replace(system, poles=system.poles[:1].expand(H, order))
+
+
+def options(method, H=3):
+    spectrum = torch.tensor(np.random.default_rng(0).random((H, L + 1)))
+    return {"bt-limited": {"length": L}, "weighted": {"spectrum": spectrum}}.get(method, {})
+
+
+def after(sigma, order):
+    """sigma[order] and 2 sum(sigma[order:]) of every member."""
+    padded = torch.nn.functional.pad(sigma, (0, 1))
+    tail = 2 * padded.flip(-1).cumsum(-1).flip(-1)
+    return [x.gather(-1, order[..., None])[..., 0] for x in (padded, tail)]
+
+
+def test_the_configuration_knows_every_reducer():
+    assert OneShot(ranks=[1], reducers=list(REDUCERS)).reducers == list(REDUCERS)
+    assert all(f.__doc__ and "Raises" in f.__doc__ for f in REDUCERS.values())
+
+
+@pytest.mark.parametrize("method", [m for m in BOUNDED if m != "bt-shared"])
+@given(seed=seeds, rank=st.integers(1, 7), clustered=st.booleans(), gain=st.sampled_from([1e-8, 1.0, 1e8]), dt=st.sampled_from([1e-3, 0.1, 2.0]))
+def test_the_error_is_below_the_bound_and_no_order_beats_the_limit(method, seed, rank, clustered, gain, dt):
+    system = random_system(seed, batch=(2,), real=True, clustered=clustered)
+    system = replace(system, residues=gain * system.residues)
+    full = replace(system, real=False) if method == "bt-channel" else system.discretize(dt)
+    reduced = reduce(full, rank, method)
+    sigma = hankel_singular_values(full)
+    limit, bound = after(sigma, order_kept(reduced))
+    if method == "singular-perturbation":                            # its feedthrough is free, so h[0] does not count
+        limit = after(hankel_singular_values(replace(full, residues=full.residues * full.poles)), order_kept(reduced))[0]
+    error, floor = (full - reduced).hinf_norm(), 1e-9 * sigma[..., 0]
+    assert (limit * (1 - 1e-6) - floor <= error).all() and (error <= bound * (1 + 1e-6) + floor).all()
+
+
+@given(seeds, st.integers(1, 7), st.booleans(), st.booleans())
+def test_the_hankel_norm_of_the_error_is_the_first_discarded_value(seed, rank, real, discrete):
+    system = random_system(seed, batch=(2,), real=real)
+    system = system.discretize(0.1) if discrete else system
+    reduced = reduce(system, rank, "hankel")
+    limit, bound = after(hankel_singular_values(system), order_kept(reduced))
+    error = system - reduced
+    assert torch.allclose(hankel_singular_values(replace(error, feedthrough=None))[:, 0], limit, rtol=1e-6)
+    assert discrete or (error.hinf_norm() <= bound * (1 + 1e-6)).all()
+
+
+@given(seeds, st.integers(1, 8), st.booleans(), st.booleans())
+def test_residualisation_keeps_the_gain_at_frequency_zero(seed, rank, real, discrete):
+    system = random_system(seed, batch=(2,), real=real)
+    system = system.discretize(0.3) if discrete else system
+    error = system - reduce(system, rank, "singular-perturbation")
+    assert (error.frequency_response([0.0])[:, 0].abs() <= 1e-10 * system.hinf_norm()).all()
+
+
+@pytest.mark.parametrize("real", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_h2_interpolates_at_the_mirror_images_of_its_poles(seed, real):
+    """G(s) = G_r(s) and G'(s) = G_r'(s) at s = -conj(mu); by finite differences, independent of the fit's own derivatives."""
+    system = random_system(seed, order=10, real=real)
+    reduced = reduce(system, 3, "h2", steps=500)
+    error = (system - reduced).with_conjugates()
+
+    def value(s):
+        return (error.residues / (s - error.poles)).sum()
+
+    step, scale = 1e-5, system.hinf_norm()
+    for mu in reduced.poles[reduced.residues != 0]:
+        s = -mu.conj()
+        slope = (value(s + step) - value(s - step)) / (2 * step)
+        assert value(s).abs() < 1e-5 * scale and slope.abs() * mu.real.abs() < 1e-4 * scale
+    assert (system - reduced).h2_norm() <= (system - balanced_truncation(system, 3)[0]).h2_norm() * (1 + 1e-9)
+
+
+@given(seeds, st.integers(1, 6))
+def test_h2_is_never_further_than_balanced_truncation(seed, rank):
+    full = kernel(seed)
+    best, start = ((full - reduce(full, rank, m)).h2_norm() for m in ("h2", "bt-discrete"))
+    assert (best <= start * (1 + 1e-7) + 1e-7 * full.h2_norm()).all()
+
+
+def test_limited_gramians_over_a_long_time_are_the_infinite_ones():
+    full = kernel(0)
+    near, far = bt_discrete(full, 3), bt_limited(full, 3, length=100_001)
+    assert torch.allclose(near.impulse_response(50), far.impulse_response(50), atol=1e-8 * float(full.hinf_norm().max()))
+
+
+@given(seeds, st.integers(1, 7), st.integers(2, 40))
+def test_limited_truncation_is_always_stable(seed, rank, length):
+    full = kernel(seed)
+    reduced = bt_limited(full, rank, length=length)
+    assert reduced.stable()[reduced.residues != 0].all() and torch.isfinite(reduced.impulse_response(5)).all()
+
+
+def test_limited_truncation_is_better_over_the_steps_it_knows():
+    full = random_system(3, order=24, batch=(40,), real=True).discretize(0.02)
+    error = {m: (full - reduce(full, 4, m, **o)).impulse_response(32).norm() for m, o in
+             {"bt-discrete": {}, "bt-limited": {"length": 32}}.items()}
+    assert error["bt-limited"] < 0.9 * error["bt-discrete"]
+
+
+def test_modal_truncation_keeps_the_modes_with_the_largest_peak():
+    full = kernel(1, batch=(2,))
+    peaks = torch.stack([replace(full, poles=full.poles[:, n:n + 1], residues=full.residues[:, n:n + 1], real=False,
+                                 log_poles=full.log_poles[:, n:n + 1]).hinf_norm() for n in range(8)], -1)
+    best = peaks.topk(3, -1).indices.sort(-1).values
+    kept = modal(full, 3).poles
+    assert all({complex(z) for z in kept[h]} == {complex(z) for z in full.poles[h, best[h]]} for h in range(2))
+
+
+def test_the_weighted_error_is_the_energy_of_real_outputs():
+    rng, full = np.random.default_rng(0), kernel(4)
+    u = torch.tensor(rng.normal(size=(7, 3, L)).cumsum(-1))
+    spectrum = torch.fft.rfft(u, 2 * L).abs().square().mean(0)
+    error = full - reduce(full, 3, "weighted", spectrum=spectrum)
+    e = error.impulse_response(L)
+    outputs = [[np.convolve(e[h], u[b, h]) for h in range(3)] for b in range(7)]
+    assert np.allclose(output_energy(e, spectrum), np.square(outputs).sum(-1).mean(0), rtol=1e-9)
+
+
+@given(seeds, st.integers(1, 6))
+def test_weighted_is_never_worse_than_what_it_starts_from(seed, rank):
+    full, given_ = kernel(seed), options("weighted")
+    energy = {m: output_energy((full - reduce(full, rank, m, **options(m))).impulse_response(L), given_["spectrum"])
+              for m in ("weighted", "bt-discrete", "bt-limited")}
+    whole = output_energy(full.impulse_response(L), given_["spectrum"])
+    assert all((energy["weighted"] <= energy[m] * (1 + 1e-6) + 1e-12 * whole).all() for m in energy)
+
+
+def test_weighted_follows_the_inputs():
+    """What it fits well is where the inputs are: low frequencies for one spectrum, high ones for the other."""
+    full, f = kernel(5, batch=(1,), order=16), torch.arange(L + 1)
+    low = torch.exp(-f / 4.0)[None]
+    errors = {name: [float(output_energy((full - reduce(full, 2, "weighted", spectrum=s)).impulse_response(L), t)) for t in (low, low.flip(-1))]
+              for name, s in (("low", low), ("high", low.flip(-1)))}
+    assert errors["low"][0] < 0.5 * errors["high"][0] and errors["high"][1] < 0.5 * errors["low"][1]
+
+
+def test_rounding_keeps_large_terms_that_cancel_out_of_the_fit():
+    full, spectrum = kernel(6, batch=(8,), order=24), options("weighted", 8)["spectrum"]
+    size = [float(reduce(full, 8, "weighted", spectrum=spectrum, rounding=r).residues.abs().max()) for r in (0.0, 1e-3)]
+    assert size[1] < size[0]
+
+
+@pytest.mark.parametrize("method", REDUCERS)
+@given(seed=seeds, gain=st.sampled_from([1e-8, 1e8]), time=st.sampled_from([1e-3, 1e3]))
+def test_units_and_order_of_channels_do_not_matter(method, seed, gain, time):
+    system, dt = shared(seed), DT
+    order = torch.tensor([2, 0, 1])
+    other = replace(system.select(order), poles=system.poles * time, residues=gain * time * system.residues[order])
+    extra = {k: v[order] if isinstance(v, torch.Tensor) else v for k, v in options(method).items()}
+    one = reduce(system, 3, method, dt, **options(method)).discretize(dt)
+    two = reduce(other, 3, method, dt[order] / time, **extra).discretize(dt[order] / time)
+    h, k = one.impulse_response(L), two.impulse_response(L) / gain
+    full = system.discretize(dt)
+    if method in ("h2", "weighted"):                                 # rounding decides which of two equal local minima is found
+        energy = ((lambda x: x.h2_norm().square()) if method == "h2" else
+                  lambda x: output_energy(x.impulse_response(L), options(method)["spectrum"]))
+        again = replace(two, residues=two.residues / gain, feedthrough=None if two.feedthrough is None else two.feedthrough / gain)
+        a, b = (energy(full - x).sqrt() for x in (one, replace(again.select(order.argsort()), dt=dt)))
+        assert torch.allclose(a, b, rtol=0.05, atol=1e-7 * float(energy(full).max()) ** 0.5)
+    else:
+        assert ((h[order] - k).norm(dim=-1) <= 1e-7 * full.impulse_response(L)[order].norm(dim=-1)).all()
+
+
+@pytest.mark.parametrize("method", REDUCERS)
+@given(seed=seeds)
+def test_full_rank_changes_nothing(method, seed):
+    system, dt = shared(seed), DT
+    full = system.discretize(dt).impulse_response(L)
+    reduced = reduce(system, 8, method, dt, **options(method)).discretize(dt).impulse_response(L)
+    assert ((reduced - full).norm(dim=-1) <= 1e-10 * full.norm(dim=-1)).all()
+
+
+@pytest.mark.parametrize("real", [False, True])
+@pytest.mark.parametrize("method", ANY)
+def test_repeated_poles_and_silent_modes_are_the_lower_order_system(method, real):
+    poles = torch.tensor([-1.0 + 2j, -1.0 + 2j, -2.0, -3.0 + 1j], dtype=torch.complex128).expand(2, 4)
+    residues = torch.tensor([[1.0, 2.0, 0.0, 1.0], [0.0] * 4], dtype=torch.complex128)
+    for system in (DiagonalLTI(poles, residues, real=real), DiagonalLTI(poles, residues, real=real).discretize(0.1)):
+        reduced = reduce(system, 3, method)
+        scale = float(system.hinf_norm().max())
+        assert ((system - reduced).impulse_response(20).abs() < 1e-7 * scale).all()
+        assert reduced.residues[1].abs().max() < 1e-12 * scale
+
+
+@pytest.mark.parametrize("method", REDUCERS)
+def test_kept_unstable_modes_stay_and_the_rest_is_reduced(method):
+    system = shared(7)
+    poles = system.poles.clone()
+    poles[:, 2] = 0.1 + 3j
+    system = replace(system, poles=poles)
+    dt = DT
+    reduced = reduce(system, 4, method, dt, unstable="keep", **options(method))
+    assert reduced.order == 4 and (~reduced.stable()).sum() == 3
+    stable = [0, 1, 3, 4, 5, 6, 7]
+    part = replace(system, poles=poles[:, stable], residues=system.residues[:, stable])
+    alone = reduce(part, 3, method, dt, **options(method)).discretize(dt).impulse_response(20)
+    growing = replace(system, poles=poles[:, 2:3], residues=system.residues[:, 2:3]).discretize(dt).impulse_response(20)
+    assert torch.allclose(reduced.discretize(dt).impulse_response(20), alone + growing, atol=1e-9)
+
+
+def test_channels_may_have_different_numbers_of_unstable_modes():
+    system = random_system(8, batch=(3,), real=True)
+    poles = system.poles.clone()
+    poles[0, :2], poles[2, 5] = 0.2 + 1j, 1j
+    reduced = reduce(replace(system, poles=poles), 3, "bt-discrete", 0.1, unstable="keep")
+    assert (~reduced.stable()).sum(-1).tolist() == [2, 0, 1]
+    with pytest.raises(ValueError, match="2 of 8 poles of channel 0 are not stable and would be kept, which leaves no mode of rank 2"):
+        reduce(replace(system, poles=poles), 2, "bt-discrete", 0.1, unstable="keep")
+
+
+@pytest.mark.parametrize("method", REDUCERS)
+def test_unstable_and_marginal_poles_are_refused_with_numbers(method):
+    system = shared(0, H=2)
+    poles = system.poles.clone()
+    poles[:, 3] = 1j
+    with pytest.raises(UnstableSystem, match=r"2 of 16 are not \(largest .* first at channel 0, mode 3; channel 1, mode 3\)"):
+        reduce(replace(system, poles=poles), 2, method, 0.1, **options(method, 2))
+
+
+@pytest.mark.parametrize("rank", [0, -1, 9, 2.0, True])
+@pytest.mark.parametrize("method", REDUCERS)
+def test_a_rank_outside_the_order_is_refused(method, rank):
+    with pytest.raises(ValueError, match="rank must be a whole number from 1 to the order of the system, 8"):
+        reduce(shared(0), rank, method, 0.1, **options(method))
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"method": "best"}, "unknown reducer 'best'; known: bt-shared, bt-channel, bt-discrete"),
+    ({"method": "bt-discrete"}, "the system is continuous: discretize it, or give its steps as the option dt"),
+    ({"method": "bt-limited", "dt": 0.1}, "needs the number of steps, length=2 or more; got None"),
+    ({"method": "weighted", "dt": 0.1}, "needs the spectrum of the layer's inputs"),
+    ({"method": "weighted", "dt": 0.1, "spectrum": torch.ones(2, L + 1)}, r"a spectrum \(H, L \+ 1\), L >= 2; got \(3, 8\) and \(2, 65\)"),
+    ({"method": "weighted", "dt": 0.1, "spectrum": torch.tensor([1.0, 0, -1])[:, None].expand(3, L + 1)},
+     "the spectrum of 2 of 3 channels is zero, negative or not finite; the first is channel 1"),
+    ({"method": "modal", "unstable": "drop"}, "unstable is 'refuse' or 'keep', not 'drop'"),
+    ({"method": "modal", "dt": 0.0}, "the step must be positive")])
+def test_bad_options_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        reduce(shared(0), 2, **arguments)
+
+
+def test_separate_poles_are_not_shared():
+    with pytest.raises(ValueError, match="do not share their poles"):
+        reduce(random_system(0, batch=(2,)), 2, "bt-shared")
+
+
+@pytest.mark.parametrize("poles, message", [([[float("nan"), -1.0]], "1 of 2 poles are not finite; first at channel 0, mode 0"),
+                                            (torch.empty(0, 3), "the batch is empty"), (torch.empty(2, 0), "at least one mode")])
+def test_systems_that_are_none_are_refused(poles, message):
+    poles = torch.as_tensor(poles)
+    with pytest.raises(ValueError, match=message):
+        DiagonalLTI(poles, torch.ones_like(poles))
+
+
+@pytest.mark.parametrize("method", REDUCERS)
+def test_the_report_keeps_limit_and_bound(method):
+    system, dt = shared(5), DT
+    row = error_row(reference(system, method, dt), reduce(system, 3, method, dt, **options(method)), dt, options("weighted")["spectrum"])
+    assert 0 < row["limit"] <= row["hinf"] * 1.000001 and np.isfinite([row["h2_error"], row["output_error"]]).all()
+    assert (row["hinf"] <= row["bound"] * 1.000001) if method in BOUNDED else np.isnan(row["bound"])

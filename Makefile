@@ -48,8 +48,10 @@ endef
 lab: $(READY)    ## open JupyterLab on the notebooks
 	jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
-bench: $(READY)  ## measure how fast data are made, read and delivered; results in results/bench
+bench: $(READY)  ## measure data and reduction, beside other tools, which it installs; results in results/bench
+	pip install --quiet --constraint requirements.lock --no-build-isolation --editable '.[rivals]'
 	python tests/benchmarks/tasks.py
+	python tests/benchmarks/reduction.py
 
 strip: $(READY)  ## drop outputs from the notebooks' sources
 	python -m s4bt.project strip

@@ -192,12 +192,14 @@ def diagonalise(system: DiagonalLTI, balanced: Balanced, rank: int, block: Calla
 
 
 def reduce_flat(system: DiagonalLTI, rank: int, what: str, states: int | None, block: Callable) -> tuple[DiagonalLTI, Tensor]:
-    """Check, balance and reduce a batch chunk by chunk; returns (reduced system, Hankel singular values).
+    """Check, balance and reduce a batch chunk by chunk; returns (reduced system, Hankel singular values). Full rank: the system itself.
 
     states: how many balanced states `block` needs, None for all; block(system, balanced) -> the block of `diagonalise`.
     """
     check_rank(rank, system.order)
     system.require_stable(what)
+    if rank == system.order:                                         # nothing to discard
+        return promoted(system), hankel_singular_values(system)
     total = system.order * (2 if system.real else 1)
     with torch.no_grad():
         flat, parts = flattened(promoted(system)), []
@@ -206,7 +208,7 @@ def reduce_flat(system: DiagonalLTI, rank: int, what: str, states: int | None, b
             balanced = balanced_coordinates(part, min(states or total, total))
             parts.append((diagonalise(part, balanced, rank, block(part, balanced)), balanced.sigma))
     batch = system.poles.shape[:-1]
-    join = lambda xs: torch.cat(xs).reshape(*batch, *xs[0].shape[1:])  # noqa: E731
+    join = lambda xs: torch.cat(xs).reshape((*batch, *xs[0].shape[1:]))  # noqa: E731
     reduced = [r for r, _ in parts]
     direct = None
     if any(r.feedthrough is not None for r in reduced):
@@ -269,6 +271,8 @@ def shared_balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[Diagonal
         W = (C @ T[:, :n] @ X) * torch.linalg.solve(X, Zh[:n] @ b)[:, 0]                 # (H, n)
         if not bool(inside(row, values).all()):
             raise UnstableSystem(f"rounding made the layer reduced to {n} modes unstable; ask for a smaller rank")
+        if rank == system.order:
+            return system, sigma
         spare = mu[mu.real.argmin()].expand(rank - n)
         return _assemble(system, torch.cat([values, spare]).expand(len(W), rank),
                          torch.nn.functional.pad(W, (0, rank - n)), system.feedthrough), sigma

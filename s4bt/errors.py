@@ -53,8 +53,14 @@ def reference(system: DiagonalLTI, method: str, dt: Tensor) -> Reference:
     return Reference(method, full, kernel, sigma, later, float(full.hinf_norm(joint, 4).max()), float(kernel.h2_norm().square().sum()))
 
 
-def error_row(against: Reference, reduced: DiagonalLTI, dt: Tensor, spectrum: Tensor | None = None) -> dict[str, float]:
-    """How good the reduction of one layer is. reduced: continuous, (H, r); dt: steps (H,).
+def _ratio(part: float, whole: float) -> float:
+    """The root of part / whole; a layer that is silent has no error if the new one is silent, too."""
+    return 0.0 if part == 0 else math.inf if whole == 0 else math.sqrt(part / whole)
+
+
+def error_row(against: Reference, reduced: DiagonalLTI, stored: DiagonalLTI, dt: Tensor, spectrum: Tensor | None = None) -> dict[str, float]:
+    """How good the reduction of one layer is. Continuous, (H, r): reduced, as the method gave it, whose order counts; stored, as the layer
+    holds it, whose errors are measured; dt: steps (H,).
 
     Of what the method balances (`singular_values`), in units of its gain, each the largest over what is balanced separately:
     sigma_max, limit (the first discarded value, no system of that order does better; with a feedthrough, of h[1], h[2], …), bound
@@ -63,19 +69,19 @@ def error_row(against: Reference, reduced: DiagonalLTI, dt: Tensor, spectrum: Te
     Of the kernels that the layer convolves with, relative, over all channels together: h2_error, and output_error on inputs with that
     spectrum (nan without one).
     """
-    small, joint, sigma, nan = reduced.discretize(dt), against.method == "bt-shared", against.sigma, float("nan")
+    small, joint, sigma, nan = stored.discretize(dt), against.method == "bt-shared", against.sigma, float("nan")
     row = dict.fromkeys(("sigma_max", "limit", "bound", "hinf", "gain", "h2_error", "output_error"), nan)
-    cut = replace(reduced, real=False) if against.method in CONTINUOUS else small
+    balanced = lambda s: replace(s, real=False) if against.method in CONTINUOUS else s.discretize(dt)  # noqa: E731
     if math.isfinite(against.gain):
-        order = order_kept(cut).clamp(max=sigma.shape[-1])
+        order = order_kept(balanced(reduced)).clamp(max=sigma.shape[-1])
         order = order.max() if joint else order
         at = lambda s: float(torch.nn.functional.pad(s, (0, 1)).gather(-1, order[..., None]).max())  # noqa: E731
         row |= {"sigma_max": float(sigma.max()), "limit": at(against.later), "gain": against.gain,
                 "bound": at(2 * sigma.flip(-1).cumsum(-1).flip(-1)) if against.method in BOUNDED else nan,
-                "hinf": float((against.full - cut).hinf_norm(joint, 4).max()),
-                "h2_error": (float((against.kernel - small).h2_norm().square().sum()) / against.energy) ** 0.5}
+                "hinf": float((against.full - balanced(stored)).hinf_norm(joint, 4).max()),
+                "h2_error": _ratio(float((against.kernel - small).h2_norm().square().sum()), against.energy)}
     if spectrum is not None:
         L = spectrum.shape[-1] - 1
-        row["output_error"] = float((output_energy((against.kernel - small).impulse_response(L), spectrum).sum()
-                                     / output_energy(against.kernel.impulse_response(L), spectrum).sum()).sqrt())
+        energy = lambda s: float(output_energy(s.impulse_response(L), spectrum).sum())  # noqa: E731
+        row["output_error"] = _ratio(energy(against.kernel - small), energy(against.kernel))
     return row

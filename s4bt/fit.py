@@ -48,6 +48,7 @@ def _project(M: Tensor, a: Tensor, extra: int, rounding: float, rtol: float) -> 
     rest = y - basis / size @ x
     x = (x / size.mT)[..., 0]
     re, im = slopes[..., :r], slopes[..., r:]
+    im = torch.where(faint, 0, im)                                   # and stays real: the symmetry is not left by rounding
     x_re, x_im = x[:, None, :r], x[:, None, r:2 * r]
     J = torch.cat([(x_re * re + x_im * im) * a.real[:, None], x_im * re - x_re * im], -1)            # (B, m, 2 r)
     J = J - basis / size @ (pinv @ J)
@@ -71,7 +72,9 @@ def variable_projection(table: Callable[[Tensor], Tensor], a: Tensor, extra: int
         largest = diagonal.amax(-1, keepdim=True)
         diagonal = torch.where(largest > 0, diagonal + 1e-12 * largest, 1)               # nothing to fit: no step
         step = torch.linalg.solve(H + torch.diag_embed(damping[:, None] * diagonal), g[..., None])[..., 0]
-        step_alpha, step_omega = step.clamp(-2, 2).chunk(2, -1)
+        step_alpha, step_omega = step.chunk(2, -1)
+        reach = 2 * torch.hypot(torch.exp(alpha), omega)
+        step_alpha, step_omega = step_alpha.clamp(-2, 2), torch.minimum(torch.maximum(step_omega, -reach), reach)
         alpha_new = (alpha + step_alpha).clamp(low, high)
         trial = torch.complex(-torch.exp(alpha_new), omega + step_omega)
         x_new, f_new, g_new, H_new = _project(table(trial), trial, extra, rounding, rtol)
@@ -98,14 +101,46 @@ def _logs(system: DiagonalLTI) -> Tensor:
     """The exponents a of a system, (B, r)."""
     if system.dt is None:
         return system.poles
-    return torch.log(system.poles) if system.log_poles is None else system.log_poles
+    return torch.log(torch.where(system.poles == 0, 1e-17, system.poles)) if system.log_poles is None else system.log_poles
 
 
 def _range(system: DiagonalLTI, length: int | None = None) -> tuple[float, float]:
     """Dampings beyond which a mode is a constant over `length` steps, or over twenty times the memory of the slowest one, or an impulse."""
     damping = -_logs(system).real
-    slowest = float(damping.min()) / 20 if length is None else 1e-3 / length
+    slowest = float(damping.min()) / 20 if length is None else min(1e-3 / length, float(damping.min()))
     return slowest, float(damping.max()) * 20 if system.dt is None else 40.0
+
+
+def fits(fit: Callable, starts: list[DiagonalLTI]) -> list[DiagonalLTI]:
+    """The starts, and fit(index, start) from each of them; where the first has real poles, also with those opened into conjugate pairs.
+
+    A fit keeps a real pole real, because to both sides of the real axis the error is the same.
+    """
+    found = [*starts, *(fit(torch.arange(len(start.poles), device=start.poles.device), start) for start in starts)]
+    start = starts[0]
+    real = (start.poles.imag == 0) & (start.residues != 0)
+    index = real.any(-1).nonzero()[:, 0]
+    if start.real and len(index):
+        a = start.poles if start.dt is None else start.log_poles
+        turned = torch.complex(a.real, torch.where(real, a.imag + torch.where(a.imag == 0, 0.5, -0.5) * a.real.abs().clamp(max=1), a.imag))
+        some = replace(start, poles=turned if start.dt is None else torch.exp(turned), log_poles=None if start.dt is None else turned)
+        opened, direct = fit(index, some.select(index)), start.feedthrough
+        put = lambda x, y: None if x is None else x.index_copy(0, index, y)  # noqa: E731
+        if opened.feedthrough is not None:
+            direct = put(start.residues.real.new_zeros(len(real)) if direct is None else direct, opened.feedthrough)
+        found.append(replace(start, poles=put(start.poles, opened.poles), residues=put(start.residues, opened.residues),
+                             log_poles=put(start.log_poles, opened.log_poles), feedthrough=direct))
+    return found
+
+
+def best_of(candidates: list[DiagonalLTI], error: Callable) -> DiagonalLTI:
+    """Of flat batches of one shape, the candidate with the least error for every member."""
+    first, direct = torch.stack([error(c) for c in candidates]).argmin(0), [c.feedthrough for c in candidates]
+    if any(d is not None for d in direct):
+        direct = [c.residues.real.new_zeros(len(first)) if d is None else d for c, d in zip(candidates, direct)]
+    pick = lambda xs: None if xs[0] is None else torch.stack(list(xs))[first, torch.arange(len(first), device=first.device)]  # noqa: E731
+    return replace(candidates[0], poles=pick([c.poles for c in candidates]), residues=pick([c.residues for c in candidates]),
+                   log_poles=pick([c.log_poles for c in candidates]), feedthrough=pick(direct))
 
 
 # -- H2: inner products in closed form --------------------------------------------------------------------------------------------
@@ -148,7 +183,7 @@ def _gram(system: DiagonalLTI, a: Tensor) -> Tensor:
     return torch.cat([torch.cat([G, y], -1), torch.cat([y.mT, energy], -1)], -2)
 
 
-def h2_fit(system: DiagonalLTI, start: DiagonalLTI, steps: int = 200, rounding: float = 0.0) -> DiagonalLTI:
+def h2_fit(system: DiagonalLTI, start: DiagonalLTI, steps: int = 60, rounding: float = 0.0) -> DiagonalLTI:
     """A local minimum of ||G - G_r||_H2 near `start`, both flat batches of stable systems.
 
     There G_r(-conj mu) = G(-conj mu) and the derivatives agree, too, for every pole mu of G_r (Meier & Luenberger 1967; Gugercin,
@@ -189,7 +224,7 @@ def weighted_fit(system: DiagonalLTI, start: DiagonalLTI, spectrum: Tensor, step
 
     min over K_r of sum_f S(f) |K(f) - K_r(f)|^2, K and K_r the first L samples of the impulse responses, zero-padded to 2 L: the mean
     energy of (K - K_r) * u over the inputs u whose spectrum is S.  spectrum: (H, L + 1).
-    Returns the system and its squared error (H).
+    What the kernel does after L steps does not count. Returns the system and its squared error (H).
     """
     L, r = spectrum.shape[-1] - 1, start.order
     t = torch.arange(L, dtype=spectrum.dtype, device=spectrum.device)

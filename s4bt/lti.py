@@ -77,6 +77,12 @@ class DiagonalLTI:
                 raise ValueError(f"{int(bad.sum())} of {bad.numel()} {name} are not finite; {_places(bad)}")
         object.__setattr__(self, "poles", poles)
         object.__setattr__(self, "residues", residues)
+        if self.log_poles is not None:
+            object.__setattr__(self, "log_poles", self.log_poles.expand_as(poles))
+        if self.feedthrough is not None:
+            if not bool(torch.isfinite(self.feedthrough).all()):
+                raise ValueError(f"{int((~torch.isfinite(self.feedthrough)).sum())} of {self.feedthrough.numel()} feedthroughs are not finite")
+            object.__setattr__(self, "feedthrough", self.feedthrough.expand(poles.shape[:-1]))
 
     @property
     def order(self) -> int:
@@ -86,8 +92,9 @@ class DiagonalLTI:
     def to(self, *args, **kwargs) -> DiagonalLTI:
         """The same system in another dtype or on another device (arguments of torch.Tensor.to)."""
         move = lambda x: None if x is None else x.to(*args, **kwargs)  # noqa: E731
-        return replace(self, poles=move(self.poles), residues=move(self.residues), log_poles=move(self.log_poles),
-                       feedthrough=move(self.feedthrough))
+        direct = move(self.feedthrough)
+        direct = direct.real if self.real and direct is not None and direct.is_complex() else direct
+        return replace(self, poles=move(self.poles), residues=move(self.residues), log_poles=move(self.log_poles), feedthrough=direct)
 
     def select(self, index) -> DiagonalLTI:
         """The systems of the batch that `index` picks (anything that indexes the batch dimensions)."""
@@ -111,6 +118,8 @@ class DiagonalLTI:
         """The error system: poles of both, and the residues of the other with the opposite sign."""
         if (self.dt is None) != (other.dt is None) or self.real != other.real:
             raise ValueError("systems of different kinds (continuous or discrete, real or complex) have no difference")
+        if self.dt is not None and not bool((torch.as_tensor(self.dt) == torch.as_tensor(other.dt)).all()):
+            raise ValueError("discrete systems with different steps have no difference")
         logs, direct = [self.log_poles, other.log_poles], [self.feedthrough, other.feedthrough]
         gap = None if direct == [None, None] else (0 if direct[0] is None else direct[0]) - (0 if direct[1] is None else direct[1])
         return replace(self, poles=torch.cat([self.poles, other.poles], -1), feedthrough=gap,
@@ -145,7 +154,7 @@ class DiagonalLTI:
             exponent = self.poles if self.dt is None else self.log_poles
             powers = torch.exp(exponent[..., None] * k)                                  # (..., N, length)
         else:
-            powers = self.poles[..., None] ** k
+            powers = torch.where(k == 0, 1, self.poles[..., None] ** k)                  # 0^0 = 1
         h = (self.residues[..., None] * powers).sum(-2)
         if self.dt is not None and self.feedthrough is not None:
             h = torch.cat([h[..., :1] + self.feedthrough[..., None], h[..., 1:]], -1)
@@ -210,7 +219,7 @@ class DiagonalLTI:
         """`hinf_norm` of a batch (B, N) that fits into memory."""
         one = self if self.dt is None else replace(self, dt=1.0)
         p = self.poles if self.dt is None else (torch.log(self.poles) if self.log_poles is None else self.log_poles)
-        centre, width = (p.imag if self.dt is None else torch.angle(torch.exp(1j * p.imag))), -p.real
+        centre, width = (p.imag, -p.real) if self.dt is None else (torch.angle(torch.exp(1j * p.imag)), (-p.real).clamp(max=30))
 
         def gains(omega: Tensor) -> Tensor:                          # omega (B, …), or (1, …) if joint
             if not joint:
@@ -233,16 +242,20 @@ class DiagonalLTI:
         omega = (omega.abs() if self.real else omega).sort(-1).values                    # the gain of a real system is even
         gain = gains(omega)
         padded = torch.nn.functional.pad(gain, (1, 1), value=-1.0)
-        peaks = torch.where((gain >= padded[:, :-2]) & (gain >= padded[:, 2:]), gain, -1.0)
-        best = peaks.topk(min(8, peaks.shape[-1]), -1).indices                           # the highest local maxima
+        first = torch.nn.functional.pad(omega.diff(dim=-1) > 0, (1, 0), value=True)      # equal frequencies count once
+        peaks = torch.where((gain >= padded[:, :-2]) & (gain >= padded[:, 2:]) & first, gain, -1.0)
+        best = omega.gather(-1, peaks.topk(min(8, peaks.shape[-1]), -1).indices)         # the highest local maxima
         steps = torch.linspace(0, 1, 17, device=p.device, dtype=width.dtype)
-        low, high = omega.gather(-1, (best - 1).clamp(min=0)), omega.gather(-1, (best + 1).clamp(max=omega.shape[-1] - 1))
+        low = omega.gather(-1, (torch.searchsorted(omega, best) - 1).clamp(min=0))
+        high = omega.gather(-1, torch.searchsorted(omega, best, right=True).clamp(max=omega.shape[-1] - 1))
         for _ in range(zooms):
             grid = low[..., None] + (high - low)[..., None] * steps                      # (B, peaks, 17)
             top, index = gains(grid).max(-1, keepdim=True)
             low = grid.gather(-1, (index - 1).clamp(min=0))[..., 0]
             high = grid.gather(-1, (index + 1).clamp(max=16))[..., 0]
         peak = torch.maximum(top[..., 0].amax(-1), gain.amax(-1))
+        if self.dt is None and self.feedthrough is not None:                             # the gain at infinite frequency
+            peak = torch.maximum(peak, self.feedthrough.abs().norm() if joint else self.feedthrough.abs())
         return peak[0] if joint else peak
 
     def discretize(self, dt) -> DiagonalLTI:
@@ -275,4 +288,5 @@ class DiagonalLTI:
         if gone.any():
             first = self.residues.masked_fill(~gone, 0).sum(-1)
             direct = (first.real if self.real else first) + (0 if direct is None else direct)
-        return replace(self, poles=a / step, residues=residues * (a / step) / expm1(a), dt=None, log_poles=None, feedthrough=direct)
+        ratio = torch.where(a == 0, 1, a / torch.where(a == 0, 1, expm1(a)))
+        return replace(self, poles=a / step, residues=residues * ratio / step, dt=None, log_poles=None, feedthrough=direct)

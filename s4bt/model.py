@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -20,12 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from s4bt.balance import check_rank
+from s4bt.dss import DSS, STATE_SPACE
 from s4bt.errors import error_row, reference
 from s4bt.files import UserError, atomic_path
-from s4bt.dss import DSS, STATE_SPACE
 from s4bt.lti import UnstableSystem
 from s4bt.reducers import reduce
-
 
 ROUNDING = 2.0**-22     # relative error that storing and evaluating a kernel in float32 may add; fits take it into account
 
@@ -98,11 +98,11 @@ class S4Model(nn.Module):
     @torch.no_grad()
     def input_spectra(self, x: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
         """`spectrum` of what every DSS layer receives, documents one by one, in evaluation mode."""
-        training, u, found = self.training, self.eval().encode(x), []
-        for block in self.blocks:
+        quiet = copy.deepcopy(self).eval()
+        u, found = quiet.encode(x), []
+        for block in quiet.blocks:
             found.append(spectrum(block.dss_input(u), lengths))
             u = block(u)
-        self.train(training)
         return found
 
     def features(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -166,7 +166,7 @@ def with_skew_hippo(model: S4Model, rank: int, poles: str = "tied") -> S4Model:
 
 def _calibration(model: S4Model, calibration) -> tuple[Tensor, Tensor | None]:
     """Sequences (B, L) and their lengths (B,) or None, from what `S4Model.forward` takes.  Raises ValueError if it does not fit."""
-    x, lengths = calibration if isinstance(calibration, tuple) else (calibration, None)
+    x, lengths = calibration if isinstance(calibration, (tuple, list)) else (calibration, None)
     wanted = "(B, L)" if model.documents == 1 else "(B, 2, L)"
     if x.dim() != model.documents + 1 or (model.documents == 2 and x.shape[1] != 2) or x.shape[-1] < 2:
         raise ValueError(f"a calibration batch for this model has shape {wanted} with L >= 2, not {tuple(x.shape)}")
@@ -178,6 +178,8 @@ def _calibration(model: S4Model, calibration) -> tuple[Tensor, Tensor | None]:
     if tokens and (x.is_floating_point() or int(x.min()) < 0 or int(x.max()) >= model.encoder.num_embeddings):
         raise ValueError(f"this model reads token numbers 0..{model.encoder.num_embeddings - 1}; the calibration batch holds {x.dtype} from "
                          f"{float(x.min()):g} to {float(x.max()):g}")
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        raise ValueError(f"{int((~torch.isfinite(x)).sum())} of {x.numel()} samples of the calibration batch are not finite")
     where = next(model.parameters()).device
     x, lengths = x.to(where), None if lengths is None else lengths.to(where)
     return (x.flatten(0, 1), None if lengths is None else lengths.flatten()) if model.documents == 2 else (x, lengths)
@@ -212,16 +214,22 @@ def truncate(model: S4Model, rank, method: str = "bt-discrete", calibration=None
     old = model.dss_layers()
     sequences = None if calibration is None else _calibration(model, calibration)
     ranks = rank
+    if "dt" in options:
+        raise ValueError("the steps are those of the layers; truncate takes no dt")
     if callable(rank):
+        for number, dss in enumerate(old):
+            if not bool(dss.to_lti().stable().all()):
+                raise UnstableSystem(f"layer {number}: rank rules need strictly stable poles; give the ranks as numbers")
         spectra = None if sequences is None else model.input_spectra(*sequences)
         ranks = rank([dss.to_lti().discretize(dss.dt()) for dss in old], spectra)
-    ranks = [ranks] * len(old) if isinstance(ranks, int) else list(ranks)
+    ranks = [ranks] * len(old) if isinstance(ranks, Integral) else list(ranks)
     if len(ranks) != len(old):
         raise ValueError(f"{len(ranks)} ranks for {len(old)} layers")
     new, report = with_layers(model, copy.deepcopy(old)).eval(), []
     u = None if sequences is None else new.encode(sequences[0])
     for number, (dss, r) in enumerate(zip(old, ranks)):
         try:
+            r = int(r) if isinstance(r, Integral) and not isinstance(r, bool) else r
             check_rank(r, dss.state)
             given, system = dict(options), dss.to_lti()
             received = None if u is None else spectrum(new.blocks[number].dss_input(u), sequences[1])
@@ -231,11 +239,12 @@ def truncate(model: S4Model, rank, method: str = "bt-discrete", calibration=None
                 given.setdefault("spectrum", received)
             elif method == "bt-limited" and u is not None:
                 given.setdefault("length", u.shape[-1])
-            layer = DSS.from_lti(reduce(system, r, method, dss.dt(), **given), dss)
+            reduced = reduce(system, r, method, dss.dt(), **given)
+            layer = DSS.from_lti(reduced, dss)
             stored = replace(layer.to_lti(), feedthrough=(layer.D - dss.D).double() if bool((layer.D != dss.D).any()) else None)
             if (known := (references if references is not None else {})).get((number, method)) is None:
                 known[number, method] = reference(system, method, dss.dt())
-            row = error_row(known[number, method], stored, dss.dt(), received)
+            row = error_row(known[number, method], reduced, stored, dss.dt(), received)
         except UnstableSystem as error:
             raise UnstableSystem(f"layer {number}: {error}") from error
         except ValueError as error:
@@ -243,7 +252,9 @@ def truncate(model: S4Model, rank, method: str = "bt-discrete", calibration=None
         new.blocks[number].dss = layer
         report.append({"layer": number, "rank": r, **row})
         u = None if u is None else new.blocks[number](u)
-    return with_layers(new, new.dss_layers()).train(model.training), report
+    for before, after in zip(model.modules(), new.modules()):
+        after.training = before.training
+    return with_layers(new, new.dss_layers()), report
 
 
 def save_model(model: S4Model, path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from s4bt.balance import order_kept
 from s4bt.fit import output_energy
 from s4bt.gramian import hankel_singular_values
 from s4bt.lti import DiagonalLTI
@@ -32,15 +33,25 @@ def _share(value: float, name: str) -> None:
 
 
 def by_bound(share: float) -> Rule:
-    """For every layer the smallest rank whose bound 2 sum_{i > 2r} sigma_i is at most `share` of the H-infinity norm, in every channel."""
+    """For every layer the smallest rank whose bound 2 sum_{i > k} sigma_i is at most `share` of the H-infinity norm, in every channel.
+
+    k is the real order that bt-discrete keeps with that rank: 2 r, less one for every real pole.
+    """
     _share(share, "the share of the gain")
 
     def rule(kernels: list[DiagonalLTI], spectra: list[Tensor] | None = None) -> list[int]:
         found = []
         for kernel in kernels:
             sigma = hankel_singular_values(kernel)
-            tail = 2 * (sigma.sum(-1, keepdim=True) - sigma.cumsum(-1))[:, 1::2]         # (H, N): after 2, 4, … values
-            found.append(_smallest((tail <= share * kernel.hinf_norm()[:, None]).all(0), kernel.order))
+            tail, allowed = 2 * sigma.flip(-1).cumsum(-1).flip(-1), share * kernel.hinf_norm()
+            tail = torch.nn.functional.pad(tail, (0, 1))                                 # (H, 2 N + 1): after 0, 1, … values
+            rank = _smallest((tail[:, 2::2] <= allowed[:, None]).all(0), kernel.order)
+            while rank < kernel.order:                               # real poles take a mode each: the order may be below 2 rank
+                order = order_kept(bt_discrete(kernel, rank))
+                if bool((tail.gather(-1, order[:, None])[:, 0] <= allowed).all()):
+                    break
+                rank += 1
+            found.append(rank)
         return found
     return rule
 
@@ -76,7 +87,7 @@ def budget(total: int) -> Rule:
             energy = lambda s: float(s.h2_norm().square().sum())  # noqa: E731
         else:
             energy = lambda s: float(output_energy(s.impulse_response(spectrum.shape[-1] - 1), spectrum).sum())  # noqa: E731
-        whole = energy(kernel)
+        whole = energy(kernel) or 1.0                                # a silent layer has no error
         points = [(r, energy(kernel - bt_discrete(kernel, r)) / whole) for r in ranks[:-1]] + [(kernel.order, 0.0)]
         hull = [points[0]]
         for r, e in points[1:]:
@@ -107,7 +118,7 @@ def last(total: int) -> Rule:
     def rule(kernels: list[DiagonalLTI], spectra: list[Tensor] | None = None) -> list[int]:
         _check_total(total, kernels)
         norms = [modal_scores(kernel).sort(-1, descending=True).values.sum(0) for kernel in kernels]
-        scores = [norm / norm.cumsum(0) for norm in norms]
+        scores = [torch.where(norm > 0, norm / norm.cumsum(0), 0) for norm in norms]
         ranked = sorted(((float(s), -i) for i, score in enumerate(scores) for s in score[1:]), reverse=True)
         ranks = [1] * len(kernels)
         for _, i in ranked[:total - len(kernels)]:

@@ -16,9 +16,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from s4bt.balance import (Balanced, balanced_truncation, check_rank, coordinates, dual_factor, factors, inside, real_coordinates, reduce_flat,
-                          shared_balanced_truncation)
-from s4bt.fit import h2_fit, weighted_fit
+from s4bt.balance import (Balanced, balanced_truncation, check_rank, coordinates, dual_factor, factors, inside, real_coordinates,
+                          reduce_flat, shared_balanced_truncation)
+from s4bt.fit import best_of, fits, h2_fit, output_energy, weighted_fit
 from s4bt.gramian import flattened, promoted
 from s4bt.lti import DiagonalLTI
 
@@ -91,11 +91,6 @@ def bt_limited(system: DiagonalLTI, rank: int, length: int | None = None) -> Dia
     if not isinstance(length, int) or length < 2:
         raise ValueError(f"bt-limited needs the number of steps, length=2 or more; got {length!r}")
 
-    check_rank(rank, system.order)
-    if rank == system.order:                                         # states that L steps do not reach may matter later
-        system.require_stable("balancing")
-        return promoted(system)
-
     def block(part: DiagonalLTI, balanced: Balanced) -> Callable:
         s, Lp, _ = factors(part)
         F, k = _limited_factor(part, s, length), balanced.A.shape[-1]
@@ -164,7 +159,10 @@ def modal_scores(system: DiagonalLTI) -> Tensor:
     """H-infinity norm of every mode alone, (..., N)."""
     damping = -system.poles.real if system.dt is None else (
         1 - system.poles.abs() if system.log_poles is None else -torch.expm1(system.log_poles.real))
-    return system.residues.abs() / damping
+    heard = system.residues
+    if system.real:                                                  # of a real pole, only the real part of the residue
+        heard = torch.where(system.poles.imag == 0, heard.real.to(heard.dtype), heard)
+    return heard.abs() / damping
 
 
 def hankel(system: DiagonalLTI, rank: int) -> DiagonalLTI:
@@ -212,35 +210,41 @@ def hankel(system: DiagonalLTI, rank: int) -> DiagonalLTI:
 
 def _fitted(system: DiagonalLTI, rank: int, fit: Callable) -> DiagonalLTI:
     """fit(flat batch, a balanced truncation of it as the start) -> reduced flat batch, in the shape of `system`."""
+    if rank == system.order:                                         # nothing to discard
+        system.require_stable("balancing")
+        return promoted(system)
     start, _ = balanced_truncation(replace(system, feedthrough=None), rank)
     with torch.no_grad():
         reduced = fit(flattened(promoted(system)), flattened(start))
-    shaped = lambda x, *n: None if x is None else x.reshape(*system.poles.shape[:-1], *n)  # noqa: E731
+    shaped = lambda x, *n: None if x is None else x.reshape((*system.poles.shape[:-1], *n))  # noqa: E731
     direct = [shaped(reduced.feedthrough), system.feedthrough]
     return replace(system, poles=shaped(reduced.poles, rank), residues=shaped(reduced.residues, rank),
                    log_poles=shaped(reduced.log_poles, rank), feedthrough=sum(x for x in direct if x is not None) if direct != [None, None] else None)
 
 
-def h2(system: DiagonalLTI, rank: int, steps: int = 200, rounding: float = 0.0) -> DiagonalLTI:
+def h2(system: DiagonalLTI, rank: int, steps: int = 60, rounding: float = 0.0) -> DiagonalLTI:
     """Locally H2-optimal: least ||G - G_r||_H2 near balanced truncation; see `s4bt.fit.h2_fit`.
 
     G_r = G and G_r' = G' at the mirror images -conj mu of its poles. (Meier & Luenberger 1967) For diagonal layers: Sakamoto & Sato
     2025.  Raises as `balanced_truncation`.
     """
-    return _fitted(system, rank, lambda full, start: h2_fit(full, start, steps, rounding))
+    def fit(full: DiagonalLTI, start: DiagonalLTI) -> DiagonalLTI:
+        one = lambda index, begin: h2_fit(full.select(index), begin, steps, rounding)  # noqa: E731
+        return best_of(fits(one, [start]), lambda small: (full - small).h2_norm())
+    return _fitted(system, rank, fit)
 
 
 def weighted(system: DiagonalLTI, rank: int, spectrum: Tensor | None = None, steps: int = 12, rounding: float = 0.0) -> DiagonalLTI:
     """Least mean output error on the inputs whose spectrum is given: sum_f S_h(f) |K_h(f) - K_r(f)|^2; see `s4bt.fit.weighted_fit`.
 
-    spectrum: (H, L + 1), mean of |rfft(u_h, 2 L)|^2 over sequences of a layer's inputs. The reduced system has a feedthrough.
-    Starts from `bt_discrete` and from `bt_limited`, and keeps the better fit of each channel.
+    spectrum: (H, L + 1), mean of |rfft(u_h, 2 L)|^2 over sequences of a layer's inputs. The reduced system has a feedthrough; what the
+    kernel does after L steps does not count. Starts from `bt_discrete` and from `bt_limited`, and keeps the best of each channel.
     Raises ValueError if the spectrum is missing, of the wrong shape, negative, not finite or zero in a channel; else as `bt_discrete`.
     """
     _require_discrete(system, "weighted fits a discrete kernel")
     if spectrum is None:
         raise ValueError("weighted needs the spectrum of the layer's inputs, (H, L + 1): give truncate(..., calibration=) some sequences")
-    H = system.poles.shape[0] if system.poles.dim() == 2 else None
+    spectrum, H = torch.as_tensor(spectrum, device=system.poles.device), system.poles.shape[0] if system.poles.dim() == 2 else None
     if not system.real or H is None or spectrum.dim() != 2 or len(spectrum) != H or spectrum.shape[-1] < 3:
         raise ValueError(f"weighted takes real systems (H, N) and a spectrum (H, L + 1), L >= 2; got {tuple(system.poles.shape)} and "
                          f"{tuple(spectrum.shape)}")
@@ -251,11 +255,8 @@ def weighted(system: DiagonalLTI, rank: int, spectrum: Tensor | None = None, ste
     spectrum, L = spectrum.to(torch.float64), spectrum.shape[-1] - 1
 
     def fit(full: DiagonalLTI, start: DiagonalLTI) -> DiagonalLTI:
-        one, f = weighted_fit(full, start, spectrum, steps, rounding)
-        two, g = weighted_fit(full, bt_limited(full, rank, L), spectrum, steps, rounding)
-        pick = lambda x, y: torch.where((f <= g).reshape(-1, *[1] * (x.dim() - 1)), x, y)  # noqa: E731
-        return replace(one, poles=pick(one.poles, two.poles), residues=pick(one.residues, two.residues),
-                       log_poles=pick(one.log_poles, two.log_poles), feedthrough=pick(one.feedthrough, two.feedthrough))
+        one = lambda index, begin: weighted_fit(full.select(index), begin, spectrum[index], steps, rounding)[0]  # noqa: E731
+        return best_of(fits(one, [start, bt_limited(full, rank, L)]), lambda small: output_energy((full - small).impulse_response(L), spectrum))
     return _fitted(system, rank, fit)
 
 
@@ -268,6 +269,17 @@ BOUNDED = ("bt-shared", "bt-channel", "bt-discrete", "singular-perturbation")   
 
 def _keep_unstable(system: DiagonalLTI, rank: int, reducer: Callable, options: dict) -> DiagonalLTI:
     """Reduce the stable modes of every channel to what the unstable ones, which stay as they are, leave of the rank."""
+    if system.poles.dim() != 2:
+        rows = replace(system, poles=system.poles.reshape(-1, system.order), residues=system.residues.reshape(-1, system.order),
+                       log_poles=None if system.log_poles is None else system.log_poles.reshape(-1, system.order),
+                       feedthrough=None if system.feedthrough is None else system.feedthrough.reshape(-1),
+                       dt=system.dt if not isinstance(system.dt, Tensor) else system.dt.expand(system.poles.shape[:-1]).reshape(-1))
+        small, shape = _keep_unstable(rows, rank, reducer, options), system.poles.shape[:-1]
+        fold = lambda x, *n: None if x is None else x.reshape((*shape, *n))  # noqa: E731
+        return replace(system, poles=fold(small.poles, rank), residues=fold(small.residues, rank), log_poles=fold(small.log_poles, rank),
+                       feedthrough=fold(small.feedthrough))
+    if rank == system.order:
+        return system
     stable = system.stable()
     growing = (~stable).sum(-1)
     if int(growing.max()) >= rank:
@@ -302,7 +314,7 @@ def reduce(system: DiagonalLTI, rank: int, method: str = "bt-discrete", dt=None,
 
     dt: steps of a continuous system, a number or (H,): methods that work on the discrete kernel discretise it with them (zero-order hold)
     and give a continuous system back. unstable: "refuse", or "keep": reduce the stable part and keep the other modes, which count.
-    Raises ValueError for an unknown method or option, and whatever the reducer raises.
+    Raises ValueError for an unknown method, TypeError for an option that the method does not have, and whatever the reducer raises.
     """
     if method not in REDUCERS:
         raise ValueError(f"unknown reducer {method!r}; known: {', '.join(REDUCERS)}")

@@ -20,11 +20,12 @@ from torch import Tensor
 from s4bt.lti import DiagonalLTI, expm1
 
 FAINT = 1e-6            # a real pole has no imaginary part to fit: what is shorter than this share of the whole is rounding
+NEARLY_REAL = 1e-3      # |Im a / Re a| is kept above it: closer to the real axis residues cancel, and two real poles would be two modes
 GRADIENT = 1e-10        # relative size of the gradient at which a system counts as optimal
 
 
 def _project(M: Tensor, a: Tensor, extra: int, rounding: float, rtol: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Residues x (B, 2 r + extra), squared residual, gradient (B, 2 r) and Gauss-Newton matrix in (alpha, omega).
+    """Residues x (B, 2 r + extra), squared residual, gradient (B, 2 r) and Gauss-Newton matrix in (alpha, omega / |a|).
 
     M (B, m, 4 r + extra + 1): columns Re E, Im E, the extra ones, t Re E, t Im E and the target, in any orthonormal coordinates.
     rounding adds sum_n (rounding |v_n|)^2 (||E_n||^2 + |a_n|^2 ||t E_n||^2) to what is minimised: the expected squared error when
@@ -50,7 +51,7 @@ def _project(M: Tensor, a: Tensor, extra: int, rounding: float, rtol: float) -> 
     re, im = slopes[..., :r], slopes[..., r:]
     im = torch.where(faint, 0, im)                                   # and stays real: the symmetry is not left by rounding
     x_re, x_im = x[:, None, :r], x[:, None, r:2 * r]
-    J = torch.cat([(x_re * re + x_im * im) * a.real[:, None], x_im * re - x_re * im], -1)            # (B, m, 2 r)
+    J = torch.cat([(x_re * re + x_im * im) * a.real[:, None], (x_im * re - x_re * im) * a.abs()[:, None]], -1)       # (B, m, 2 r)
     J = J - basis / size @ (pinv @ J)
     return x, rest.square().sum((-1, -2)), (J.mT @ rest)[..., 0], J.mT @ J
 
@@ -68,20 +69,25 @@ def variable_projection(table: Callable[[Tensor], Tensor], a: Tensor, extra: int
     x, f, g, H = _project(table(a), a, extra, rounding, rtol)
     damping = torch.full_like(f, 1e-3)
     for _ in range(steps):
+        g_alpha, g_omega = g.chunk(2, -1)                            # at a bound and pushed outwards: stay, let the others move
+        stuck = torch.cat([(alpha <= low) & (g_alpha < 0) | (alpha >= high) & (g_alpha > 0),
+                           (omega.abs() <= 1.001 * NEARLY_REAL * torch.exp(alpha)) & (omega * g_omega < 0)], -1)
+        g, H = g.masked_fill(stuck, 0), H.masked_fill(stuck[:, :, None] | stuck[:, None, :], 0)
         diagonal = H.diagonal(dim1=-2, dim2=-1)
         largest = diagonal.amax(-1, keepdim=True)
         diagonal = torch.where(largest > 0, diagonal + 1e-12 * largest, 1)               # nothing to fit: no step
         step = torch.linalg.solve(H + torch.diag_embed(damping[:, None] * diagonal), g[..., None])[..., 0]
         step_alpha, step_omega = step.chunk(2, -1)
-        reach = 2 * torch.hypot(torch.exp(alpha), omega)
-        step_alpha, step_omega = step_alpha.clamp(-2, 2), torch.minimum(torch.maximum(step_omega, -reach), reach)
+        step_alpha, step_omega = step_alpha.clamp(-2, 2), step_omega.clamp(-2, 2) * torch.hypot(torch.exp(alpha), omega)
         alpha_new = (alpha + step_alpha).clamp(low, high)
-        trial = torch.complex(-torch.exp(alpha_new), omega + step_omega)
+        omega_new, least = omega + step_omega, NEARLY_REAL * torch.exp(alpha_new)
+        omega_new = torch.where((omega != 0) & (omega_new.abs() < least), torch.where(omega > 0, least, -least), omega_new)
+        trial = torch.complex(-torch.exp(alpha_new), omega_new)
         x_new, f_new, g_new, H_new = _project(table(trial), trial, extra, rounding, rtol)
         better = f_new < f
         pick = lambda new, old: torch.where(better.reshape(-1, *[1] * (old.dim() - 1)), new, old)  # noqa: E731
         gain = ((f - f_new) / f.clamp_min(torch.finfo(f.dtype).tiny)).masked_fill(~better, 0)
-        alpha, omega = pick(alpha_new, alpha), pick(omega + step_omega, omega)
+        alpha, omega = pick(alpha_new, alpha), pick(omega_new, omega)
         x, f, g, H = pick(x_new, x), pick(f_new, f), pick(g_new, g), pick(H_new, H)
         damping = (damping * torch.where(better, 0.2, 4.0)).clamp(1e-12, 1e12)
         steepness = (g / diagonal.sqrt()).norm(dim=-1) / f.clamp_min(torch.finfo(f.dtype).tiny).sqrt()

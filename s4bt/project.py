@@ -131,8 +131,11 @@ def gains_table(scale: str = "laptop") -> str:
     lines = [" | ".join(["| truncated start minus Skew-HiPPO", *(f"r = {rank}" for rank in ranks)]) + " |", "|---" * (len(ranks) + 1) + "|"]
     for text, against, transfer in (("*DSS only* − (a), the comparison of the paper", "skew-hippo", "dss"),
                                     ("*whole* − (e)", "skew-hippo-rest", "whole"),
-                                    ("*whole* − (b)", "skew-hippo-long", "whole"), ("*DSS only* − (b)", "skew-hippo-long", "dss")):
-        rows = answer[(answer.reducer == "bt-shared") & (answer.against == against) & (answer["transfer"] == transfer)].set_index("rank")
+                                    ("*whole* − (b)", "skew-hippo-long", "whole"), ("*DSS only* − (b)", "skew-hippo-long", "dss"),
+                                    ("`weighted`, *DSS only* − (a), both with poles per channel", "skew-hippo", "dss"),
+                                    ("`weighted`, *whole* − (e), both with poles per channel", "skew-hippo-rest", "whole")):
+        method = "weighted" if text.startswith("`weighted`") else "bt-shared"
+        rows = answer[(answer.reducer == method) & (answer.against == against) & (answer["transfer"] == transfer)].set_index("rank")
         entry = lambda g: f"{100 * g['mean']:+.1f} ± {100 * g.half:.1f} ({g.wins:.0f} of {g.tasks:.0f})".replace("-", "−")  # noqa: E731
         lines.append("| " + " | ".join([text, *(entry(rows.loc[rank]) if rank in rows.index else "" for rank in ranks)]) + " |")
     gains = pd.read_csv(folder / "compare" / "gains.csv").query("reducer == 'bt-shared'")
@@ -146,6 +149,21 @@ def gains_table(scale: str = "laptop") -> str:
                       f"{smallest} of {len(chosen)} learning rates that were chosen are the\nsmallest on the list. Accuracy after retraining "
                       f"correlates with that of the pretrained model by {found['correlation over_tasks']:.2f} over all\nruns, and by "
                       f"{found['correlation inside_tasks']:.2f} inside the tasks."])
+
+
+def oneshot_table(scale: str = "laptop") -> str:
+    """Markdown table of results/<scale>/oneshot.csv: points of accuracy lost without retraining, mean over tasks ± half-width."""
+    import pandas as pd
+    frame = pd.read_csv(ROOT / "results" / scale / "oneshot.csv")
+    overall = frame[frame.task == "all"].set_index(["reducer", "rank"])
+    methods, ranks = load_scale(scale).grid.one_shot.reducers, sorted(frame["rank"].unique())
+    entry = lambda row: f"{100 * row.loss:.1f} ± {100 * row.half:.1f}".replace("-", "−")  # noqa: E731
+    lines = ["| " + " | ".join(["points lost", *(f"r = {rank}" for rank in ranks)]) + " |", "|---" * (len(ranks) + 1) + "|"]
+    lines += ["| " + " | ".join([f"`{m}`", *(entry(overall.loc[m, rank]) for rank in ranks)]) + " |" for m in methods]
+    lines += ["", "`weighted`, task by task (± over seeds):", "", "| | " + " | ".join(f"r = {rank}" for rank in ranks) + " |", "|---" * (len(ranks) + 1) + "|"]
+    by_task = frame[frame.reducer == "weighted"].set_index(["task", "rank"])
+    lines += ["| " + " | ".join([task, *(entry(by_task.loc[task, rank]) for rank in ranks)]) + " |" for task in TASK_NAMES]
+    return "\n".join(lines)
 
 
 def accuracy_table(scale: str = "laptop") -> str:
@@ -172,22 +190,23 @@ def accuracy_table(scale: str = "laptop") -> str:
         return f"{100 * cell['mean']:.1f} " + (f"± {100 * cell.half:.1f}" if cell.df > 1 else f"({seeds})")
 
     ranks = sorted(rows[rows.arm == "truncated"]["rank"].unique())
-    names = ["task", "chance", "(d) N = 64", "r", "(c) one-shot", "**truncated, whole**", "(e) Skew-HiPPO, pretrained rest",
-             "(b) Skew-HiPPO, all steps", "**truncated, DSS only**", "(a) Skew-HiPPO"]
+    names = ["task", "chance", "(d) N = 64", "r", "(c) `weighted`", "`weighted`, whole", "(c) one-shot", "**truncated, whole**",
+             "(e) Skew-HiPPO, pretrained rest", "(b) Skew-HiPPO, all steps", "**truncated, DSS only**", "(a) Skew-HiPPO"]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for task in TASK_NAMES:
         chance = json.loads((ROOT / "results" / scale / task / "data.json").read_text())["chance"]
         for rank in ranks:
             head = [task, f"{100 * chance:.1f}", entry(task, arm="untruncated")] if rank == ranks[0] else [""] * 3
             shared = {"reducer": "bt-shared"}
-            cells_ = [entry(task, rank, arm="one-shot", **shared), entry(task, rank, arm="truncated", transfer="whole", **shared),
+            cells_ = [entry(task, rank, arm="one-shot", reducer="weighted"),
+                      entry(task, rank, arm="truncated", transfer="whole", reducer="weighted"), entry(task, rank, arm="one-shot", **shared), entry(task, rank, arm="truncated", transfer="whole", **shared),
                       entry(task, rank, arm="skew-hippo-rest"), entry(task, rank, arm="skew-hippo-long"),
                       entry(task, rank, arm="truncated", transfer="dss", **shared), entry(task, rank, arm="skew-hippo", poles="tied")]
             lines.append("| " + " | ".join([*head, str(rank), *cells_]) + " |")
     return "\n".join(lines)
 
 
-TABLES = {"gains": gains_table, "accuracy": accuracy_table}
+TABLES = {"oneshot": oneshot_table, "gains": gains_table, "accuracy": accuracy_table}
 
 
 def table(check: bool) -> None:

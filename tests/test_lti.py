@@ -43,6 +43,56 @@ def test_hinf_norm_is_the_peak_of_a_fine_scan(seed, real):
     assert scan * (1 - 1e-12) <= system.hinf_norm().item() <= scan * (1 + 1e-3)
 
 
+def test_the_peak_is_found_where_poles_coincide_lie_at_zero_or_the_gain_at_infinity_counts():
+    omega = torch.linspace(-30, 30, 600_001, dtype=torch.float64)
+    poles = torch.full((12,), -1 + 0.9j, dtype=torch.complex128)
+    for real in (False, True):
+        system = DiagonalLTI(poles, torch.full((12,), (1 + 0.5j) / 12, dtype=torch.complex128), real=real)
+        scan = system.frequency_response(omega).abs().max()
+        assert all(abs(system.hinf_norm(points=p) / scan - 1) < 1e-6 for p in (4, 8))
+    zero = DiagonalLTI(torch.tensor([0.0, 0.5]), torch.tensor([1.0, 1.0]), dt=1.0).to(torch.complex128)
+    assert abs(zero.hinf_norm() - 3) < 1e-9 and zero.impulse_response(3).tolist() == [2.0, 0.5, 0.25]
+    direct = DiagonalLTI(torch.tensor([-1.0]), torch.tensor([-2.0]), feedthrough=torch.tensor(2.0)).to(torch.complex128)
+    assert abs(direct.hinf_norm() - 2) < 1e-12
+
+
+@given(seeds)
+def test_the_joint_norm_is_that_of_a_fine_scan(seed):
+    system = random_system(seed, batch=(3,), real=True)
+    system = DiagonalLTI(system.poles[:1].expand(3, 8), system.residues, real=True, feedthrough=torch.tensor([0.1, -0.2, 0.0], dtype=torch.float64))
+    scan = system.frequency_response(torch.linspace(0, 40, 20_001, dtype=torch.float64)).abs().square().sum(0).sqrt().max()
+    assert scan * (1 - 1e-9) <= system.hinf_norm(joint=True) <= scan * (1 + 1e-3)
+
+
+@given(seeds, st.booleans())
+def test_discrete_and_back_is_the_same_system(seed, real):
+    system = random_system(seed, batch=(2,), real=real)
+    there = system.discretize(torch.tensor([0.1, 0.02], dtype=torch.float64))
+    back = there.to_continuous()
+    assert torch.allclose(back.poles, system.poles, rtol=1e-12) and torch.allclose(back.residues, system.residues, rtol=1e-10)
+    raw = DiagonalLTI(torch.exp(there.log_poles), there.residues, there.dt, real).to_continuous().discretize(there.dt)
+    assert torch.allclose(raw.impulse_response(9), there.impulse_response(9), atol=1e-9 * float(system.hinf_norm().max()))
+
+
+def test_poles_at_zero_and_one_become_continuous_ones():
+    system = DiagonalLTI(torch.tensor([0.0, 1.0, -0.5]), torch.tensor([2.0, 3.0, 1.0]), dt=0.1).to(torch.complex128)
+    again = system.to_continuous().discretize(0.1)
+    assert torch.allclose(again.impulse_response(5), system.impulse_response(5))
+
+
+def test_feedthroughs_and_steps_are_checked():
+    system, d = random_system(0, batch=(2,), real=True), torch.tensor([1.0, 2.0], dtype=torch.float64)
+    with pytest.raises(ValueError, match="1 of 2 feedthroughs are not finite"):
+        DiagonalLTI(system.poles, system.residues, feedthrough=d / torch.tensor([0.0, 1.0]))
+    with pytest.raises(ValueError, match="different steps have no difference"):
+        system.discretize(0.1) - system.discretize(0.2)
+    with pytest.raises(ValueError, match="with a feedthrough is infinite"):
+        DiagonalLTI(system.poles, system.residues, feedthrough=d).h2_norm()
+    whole = DiagonalLTI(system.poles, system.residues, feedthrough=d).discretize(0.1)
+    assert torch.allclose(whole.h2_norm() ** 2, whole.impulse_response(4000).square().sum(-1), rtol=1e-6)
+    assert not whole.to(torch.complex128).feedthrough.is_complex()
+
+
 @given(seeds, st.floats(1e-4, 1.0))
 def test_discretisation_is_a_zero_order_hold(seed, dt):
     system = random_system(seed)

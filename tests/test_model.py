@@ -124,6 +124,40 @@ def test_ranks_may_differ_by_layer(rank, expected):
         assert small(tokens()).shape == (3, 4)
 
 
+def test_the_bound_counts_the_order_before_the_layer_is_stored():
+    """A real negative pole is stored as pi / dt in float32 and comes back complex; it must not count twice."""
+    for seed in range(12):
+        torch.manual_seed(seed)
+        model = S4Model(0, 2, layers=1, width=4, state=5, dt_min=1.0, dt_max=1.0)
+        with torch.no_grad():
+            model.blocks[0].dss.Lambda_re.copy_(torch.log(torch.rand(5) * 2 + 0.1))
+            model.blocks[0].dss.Lambda_im.copy_(torch.rand(5) * 0.8 + 2.4)
+        for rank in (1, 2, 3):
+            (row,) = truncate(model, rank, "bt-discrete")[1]
+            assert row["hinf"] <= 1.001 * row["bound"] + 1e-5 * row["gain"], (seed, rank)
+
+
+@pytest.mark.parametrize("method", REDUCERS)
+def test_a_silent_layer_stays_silent(method):
+    model, seen = S4Model(11, 4, **OPTIONS).eval(), calibrated()
+    with torch.no_grad():
+        model.blocks[1].dss.W.zero_()
+        model.blocks[0].dss.W[2].zero_()
+    small, report = truncate(model, 3, method, seen)
+    assert report[1]["output_error"] == report[1]["h2_error"] == 0 and small.blocks[1].dss.W.abs().max() == 0
+
+
+def test_parts_that_are_frozen_stay_frozen():
+    model = S4Model(11, 4, **OPTIONS, norm="batch").train()
+    model.blocks[0].norm.eval()
+    small, _ = truncate(model, budget(6), "weighted", calibrated())
+    for m in (model, small):
+        assert m.training and not m.blocks[0].norm.training and m.blocks[1].norm.training
+    with pytest.raises(ValueError, match="truncate takes no dt"):
+        truncate(model, 3, dt=0.1)
+    assert truncate(model, np.int64(3))[1][0]["rank"] == 3
+
+
 def test_references_are_shared_between_ranks():
     model, known = S4Model(11, 4, **OPTIONS), {}
     reports = [truncate(model, r, "bt-discrete", references=known)[1] for r in (2, 3)]

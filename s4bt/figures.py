@@ -12,14 +12,14 @@ from s4bt.config import TASK_NAMES
 _PALETTE = sns.color_palette("colorblind")
 # colour and marker of every reducer; grey prints keep marker and line style apart
 REDUCERS = {"bt-shared": (_PALETTE[0], "o"), "bt-channel": (_PALETTE[2], "s"), "bt-discrete": (_PALETTE[4], "D"),
-            "bt-limited": (_PALETTE[6], "h"), "singular-perturbation": (_PALETTE[7], "x"), "modal": (_PALETTE[1], "v"),
+            "bt-limited": (_PALETTE[6], "h"), "singular-perturbation": (_PALETTE[7], "x"), "modal": ((0.55, 0.35, 0.0), "v"),
             "h2": (_PALETTE[5], "p"), "hankel": (_PALETTE[8], "+"), "weighted": (_PALETTE[3], "*")}
 # label, colour, marker, line style
 STYLES = {
-    ("skew-hippo", "", "tied"): ("(a) Skew-HiPPO, retraining steps", _PALETTE[1], "v", "-"),
-    ("skew-hippo", "", "per-channel"): ("(a) Skew-HiPPO per channel", _PALETTE[1], "v", "--"),
+    ("skew-hippo", "", "tied"): ("(a) Skew-HiPPO, retraining steps", _PALETTE[1], "<", "-"),
+    ("skew-hippo", "", "per-channel"): ("(a) Skew-HiPPO per channel", _PALETTE[1], "<", "--"),
     ("skew-hippo-long", "", "tied"): ("(b) Skew-HiPPO, all steps", _PALETTE[9], "^", "-."),
-    ("untruncated", "", "tied"): ("(d) untruncated, trained on", _PALETTE[7], "D", "-"),
+    ("untruncated", "", "tied"): ("(d) untruncated, trained on", "0.2", "D", "--"),
     ("skew-hippo-rest", "", "tied"): ("(e) Skew-HiPPO, pretrained rest", "0.4", "P", "-."),
     ("skew-hippo-rest", "", "per-channel"): ("(e) Skew-HiPPO per channel, pretrained rest", "0.4", "P", ":"),
     ("pretrained", "", "tied"): ("pretrained", "0.2", "*", "-"),

@@ -129,12 +129,12 @@ def gains_table(scale: str = "laptop") -> str:
     answer = pd.read_csv(folder / "compare" / "answer.csv")
     ranks = sorted(answer["rank"].unique())
     lines = [" | ".join(["| truncated start minus Skew-HiPPO", *(f"r = {rank}" for rank in ranks)]) + " |", "|---" * (len(ranks) + 1) + "|"]
-    for text, against, transfer in (("*DSS only* − (a), the comparison of the paper", "skew-hippo", "dss"),
-                                    ("*whole* − (e)", "skew-hippo-rest", "whole"),
-                                    ("*whole* − (b)", "skew-hippo-long", "whole"), ("*DSS only* − (b)", "skew-hippo-long", "dss"),
-                                    ("`weighted`, *DSS only* − (a), both with poles per channel", "skew-hippo", "dss"),
-                                    ("`weighted`, *whole* − (e), both with poles per channel", "skew-hippo-rest", "whole")):
-        method = "weighted" if text.startswith("`weighted`") else "bt-shared"
+    for text, method, against, transfer in (
+            ("*DSS only* − (a), the comparison of the paper", "bt-shared", "skew-hippo", "dss"),
+            ("*whole* − (e)", "bt-shared", "skew-hippo-rest", "whole"),
+            ("*whole* − (b)", "bt-shared", "skew-hippo-long", "whole"), ("*DSS only* − (b)", "bt-shared", "skew-hippo-long", "dss"),
+            ("`weighted`, *DSS only* − (a), both with poles per channel", "weighted", "skew-hippo", "dss"),
+            ("`weighted`, *whole* − (e), both with poles per channel", "weighted", "skew-hippo-rest", "whole")):
         rows = answer[(answer.reducer == method) & (answer.against == against) & (answer["transfer"] == transfer)].set_index("rank")
         entry = lambda g: f"{100 * g['mean']:+.1f} ± {100 * g.half:.1f} ({g.wins:.0f} of {g.tasks:.0f})".replace("-", "−")  # noqa: E731
         lines.append("| " + " | ".join([text, *(entry(rows.loc[rank]) if rank in rows.index else "" for rank in ranks)]) + " |")
@@ -160,7 +160,8 @@ def oneshot_table(scale: str = "laptop") -> str:
     entry = lambda row: f"{100 * row.loss:.1f} ± {100 * row.half:.1f}".replace("-", "−")  # noqa: E731
     lines = ["| " + " | ".join(["points lost", *(f"r = {rank}" for rank in ranks)]) + " |", "|---" * (len(ranks) + 1) + "|"]
     lines += ["| " + " | ".join([f"`{m}`", *(entry(overall.loc[m, rank]) for rank in ranks)]) + " |" for m in methods]
-    lines += ["", "`weighted`, task by task (± over seeds):", "", "| | " + " | ".join(f"r = {rank}" for rank in ranks) + " |", "|---" * (len(ranks) + 1) + "|"]
+    heads = "| | " + " | ".join(f"r = {rank}" for rank in ranks) + " |"
+    lines += ["", "`weighted`, task by task (± over seeds):", "", heads, "|---" * (len(ranks) + 1) + "|"]
     by_task = frame[frame.reducer == "weighted"].set_index(["task", "rank"])
     lines += ["| " + " | ".join([task, *(entry(by_task.loc[task, rank]) for rank in ranks)]) + " |" for task in TASK_NAMES]
     return "\n".join(lines)
@@ -206,7 +207,27 @@ def accuracy_table(scale: str = "laptop") -> str:
     return "\n".join(lines)
 
 
-TABLES = {"oneshot": oneshot_table, "gains": gains_table, "accuracy": accuracy_table}
+def bench_table() -> str:
+    """Markdown table of results/bench: speed and memory beside the rivals, and values right over all systems."""
+    import pandas as pd
+    folder = ROOT / "results" / "bench"
+    rows, found = pd.read_csv(folder / "reduction.csv"), pd.read_csv(folder / "accuracy.csv")
+    took = rows[rows.unit == "s"].set_index("what").value
+    share = found.groupby("tool", sort=False)[["values", "right_to_1e-3", "right_to_1e-8"]].sum()
+    head = "| 1,536 systems, N = 64 to 16, diagonalised, one thread | seconds | s4bt's time over it | values right to 1e-3 | to 1e-8 |"
+    lines = [head, "|---" * 5 + "|"]
+    own = next(value for what, value in took.items() if what.endswith(": s4bt"))
+    for what, value in took.items():
+        if "diagonalised" in what:
+            name = what.split(": ")[1]
+            known = share.loc[name] if name in share.index else None
+            right = ["" if known is None else f"{100 * known[c] / known['values']:.0f} %" for c in share.columns[1:]]
+            lines.append(f"| {name} | {value:.3g} | {own / value:.2g} | {right[0]} | {right[1]} |")
+    other = rows[rows.unit.isin(["MB", "power"]) | rows.what.str.startswith("truncate")]
+    return "\n".join([*lines, "", *(f"- {o.what}: {o.value:.3g}{'' if o.unit == 'power' else ' ' + o.unit}" for o in other.itertuples())])
+
+
+TABLES = {"bench": bench_table, "oneshot": oneshot_table, "gains": gains_table, "accuracy": accuracy_table}
 
 
 def table(check: bool) -> None:

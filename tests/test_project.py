@@ -133,7 +133,7 @@ def test_the_readme_shows_the_committed_tables():
 def test_a_readme_without_its_table_is_named(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text("nothing here")
     monkeypatch.setattr(project, "ROOT", tmp_path)
-    with pytest.raises(UserError, match="has no lines '<!-- gains: make table -->'"):
+    with pytest.raises(UserError, match="has no lines '<!-- bench: make table -->'"):
         project.table(check=False)
 
 

@@ -142,8 +142,9 @@ def _assemble(system: DiagonalLTI, mu: Tensor, residues: Tensor, direct: Tensor 
     poles, log_poles = mu, None
     if system.dt is not None:
         poles = mu + 1
-        re = torch.log1p(2 * mu.real + mu.abs() ** 2) / 2                                # log |1 + mu|
-        log_poles = torch.complex(re.clamp_min(-700), torch.angle(poles))
+        near = torch.log1p(2 * mu.real + mu.abs() ** 2) / 2                              # log |1 + mu|, which cancels where 1 + mu does
+        re = torch.where(poles.abs() < 0.5, poles.abs().clamp_min(1e-300).log(), near)
+        log_poles = torch.complex(re, torch.angle(poles))
     return replace(system, poles=poles, residues=residues, log_poles=log_poles, feedthrough=direct)
 
 
@@ -194,7 +195,8 @@ def diagonalise(system: DiagonalLTI, balanced: Balanced, rank: int, block: Calla
 def reduce_flat(system: DiagonalLTI, rank: int, what: str, states: int | None, block: Callable) -> tuple[DiagonalLTI, Tensor]:
     """Check, balance and reduce a batch chunk by chunk; returns (reduced system, Hankel singular values). Full rank: the system itself.
 
-    states: how many balanced states `block` needs, None for all; block(system, balanced) -> the block of `diagonalise`.
+    states: how many balanced states `block` needs, None for all; block(system, balanced) -> the block of `diagonalise`, or that
+    and the orders that are not rounding, if they are other ones.
     """
     check_rank(rank, system.order)
     system.require_stable(what)
@@ -206,7 +208,9 @@ def reduce_flat(system: DiagonalLTI, rank: int, what: str, states: int | None, b
         for index in chunks(flat):
             part = flat.select(index)
             balanced = balanced_coordinates(part, min(states or total, total))
-            parts.append((diagonalise(part, balanced, rank, block(part, balanced)), balanced.sigma))
+            make = block(part, balanced)
+            make, order = make if isinstance(make, tuple) else (make, balanced.order)
+            parts.append((diagonalise(part, replace(balanced, order=order), rank, make), balanced.sigma))
     batch = system.poles.shape[:-1]
     join = lambda xs: torch.cat(xs).reshape((*batch, *xs[0].shape[1:]))  # noqa: E731
     reduced = [r for r, _ in parts]
@@ -265,14 +269,14 @@ def shared_balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[Diagonal
         b, C = gain.to(row.poles.dtype)[:, None], system.residues / gain                 # (N, 1), (H, N)
         Lp, Lq = cauchy_cholesky(row, b), cauchy_cholesky(row, C.mH.resolve_conj(), dual=True)
         U, sigma, Vh = torch.linalg.svd(Lq.mH @ Lp)
+        if rank == system.order:                                     # nothing to discard
+            return system, sigma
         Zh, T, order = _project(Lq, Lp, U[:, :rank], sigma[:rank], Vh.mH[:, :rank])
         n, mu = int(order), _shifted_poles(row)
         values, X = torch.linalg.eig(Zh[:n] @ (mu[:, None] * T[:, :n]))
         W = (C @ T[:, :n] @ X) * torch.linalg.solve(X, Zh[:n] @ b)[:, 0]                 # (H, n)
         if not bool(inside(row, values).all()):
             raise UnstableSystem(f"rounding made the layer reduced to {n} modes unstable; ask for a smaller rank")
-        if rank == system.order:
-            return system, sigma
         spare = mu[mu.real.argmin()].expand(rank - n)
         return _assemble(system, torch.cat([values, spare]).expand(len(W), rank),
                          torch.nn.functional.pad(W, (0, rank - n)), system.feedthrough), sigma

@@ -22,7 +22,7 @@ import scipy.fft
 import torch
 from torch import Tensor, nn
 
-from s4bt.lti import DiagonalLTI, UnstableSystem, expm1
+from s4bt.lti import DiagonalLTI, UnstableSystem, expm1, power_sum
 
 STATE_SPACE = ("Lambda_re", "Lambda_im", "W", "log_dt", "D")
 
@@ -37,27 +37,6 @@ def skew_hippo(N: int) -> np.ndarray:
     M = np.tril(np.outer(v, v), -1)
     eigenvalues = np.linalg.eigvalsh(0.5j * (M - M.T))
     return -0.5 + 1j * np.sort(eigenvalues)[::-1][:N]
-
-
-def geometric(log_ratio_re: Tensor, log_ratio_im: Tensor, start: int, count: int, stride: int) -> tuple[Tensor, Tensor]:
-    """Real and imaginary part of exp(log_ratio * (start + stride * k)), k = 0 .. count - 1, shape (..., count)."""
-    k = start + stride * torch.arange(count, device=log_ratio_re.device, dtype=log_ratio_re.dtype)
-    size, angle = torch.exp(log_ratio_re[..., None] * k), log_ratio_im[..., None] * k
-    return size * torch.cos(angle), size * torch.sin(angle)
-
-
-def power_sum(a: Tensor, w: Tensor, length: int, shift: int = 0) -> Tensor:
-    """Re sum_n w_n exp(a_n (l - shift)), l = 0 .. length - 1: (H, N) -> (H, length), without an (H, N, length) array.
-
-    l = i T + j with T ~ sqrt(length): one real product of (H, I, 2N) and (H, 2N, T) matrices.
-    """
-    T = 2 ** math.ceil(math.log2(length) / 2)
-    rows = -(-length // T)
-    g_re, g_im = geometric(a.real, a.imag, -shift, rows, T)                              # (H, N, I)
-    c_re, c_im = geometric(a.real, a.imag, 0, T, 1)                                      # (H, N, T)
-    left = torch.cat([w.real[..., None] * g_re - w.imag[..., None] * g_im,
-                      -(w.real[..., None] * g_im + w.imag[..., None] * g_re)], 1)        # (H, 2N, I)
-    return (left.mT @ torch.cat([c_re, c_im], 1)).flatten(1)[:, :length]
 
 
 class CausalConvolution(torch.autograd.Function):

@@ -75,6 +75,7 @@ def variable_projection(table: Callable[[Tensor], Tensor], a: Tensor, extra: int
         g, H = g.masked_fill(stuck, 0), H.masked_fill(stuck[:, :, None] | stuck[:, None, :], 0)
         diagonal = H.diagonal(dim1=-2, dim2=-1)
         largest = diagonal.amax(-1, keepdim=True)
+        steepness = (g / torch.where(diagonal > 0, diagonal, 1).sqrt()).norm(dim=-1) / f.clamp_min(torch.finfo(f.dtype).tiny).sqrt()
         diagonal = torch.where(largest > 0, diagonal + 1e-12 * largest, 1)               # nothing to fit: no step
         step = torch.linalg.solve(H + torch.diag_embed(damping[:, None] * diagonal), g[..., None])[..., 0]
         step_alpha, step_omega = step.chunk(2, -1)
@@ -90,7 +91,6 @@ def variable_projection(table: Callable[[Tensor], Tensor], a: Tensor, extra: int
         alpha, omega = pick(alpha_new, alpha), pick(omega_new, omega)
         x, f, g, H = pick(x_new, x), pick(f_new, f), pick(g_new, g), pick(H_new, H)
         damping = (damping * torch.where(better, 0.2, 4.0)).clamp(1e-12, 1e12)
-        steepness = (g / diagonal.sqrt()).norm(dim=-1) / f.clamp_min(torch.finfo(f.dtype).tiny).sqrt()
         if bool(((steepness < GRADIENT) | ((damping > 1e8) & (gain == 0))).all()):
             break
     return torch.complex(-torch.exp(alpha), omega), x, f
@@ -141,7 +141,8 @@ def fits(fit: Callable, starts: list[DiagonalLTI]) -> list[DiagonalLTI]:
 
 def best_of(candidates: list[DiagonalLTI], error: Callable) -> DiagonalLTI:
     """Of flat batches of one shape, the candidate with the least error for every member."""
-    first, direct = torch.stack([error(c) for c in candidates]).argmin(0), [c.feedthrough for c in candidates]
+    first = torch.stack([error(c) for c in candidates]).nan_to_num(nan=torch.inf).argmin(0)
+    direct = [c.feedthrough for c in candidates]
     if any(d is not None for d in direct):
         direct = [c.residues.real.new_zeros(len(first)) if d is None else d for c, d in zip(candidates, direct)]
     pick = lambda xs: None if xs[0] is None else torch.stack(list(xs))[first, torch.arange(len(first), device=first.device)]  # noqa: E731

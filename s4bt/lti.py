@@ -15,10 +15,32 @@ The notation is that of Gupta et al. 2022 (arXiv 2203.14343) for the layer and o
 """
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+
+def geometric(log_ratio_re: Tensor, log_ratio_im: Tensor, start: int, count: int, stride: int) -> tuple[Tensor, Tensor]:
+    """Real and imaginary part of exp(log_ratio * (start + stride * k)), k = 0 .. count - 1, shape (..., count)."""
+    k = start + stride * torch.arange(count, device=log_ratio_re.device, dtype=log_ratio_re.dtype)
+    size, angle = torch.exp(log_ratio_re[..., None] * k), log_ratio_im[..., None] * k
+    return size * torch.cos(angle), size * torch.sin(angle)
+
+
+def power_sum(a: Tensor, w: Tensor, length: int, shift: int = 0) -> Tensor:
+    """Re sum_n w_n exp(a_n (l - shift)), l = 0 .. length - 1: (H, N) -> (H, length), without an (H, N, length) array.
+
+    l = i T + j with T ~ sqrt(length): one real product of (H, I, 2N) and (H, 2N, T) matrices.
+    """
+    T = 2 ** math.ceil(math.log2(length) / 2)
+    rows = -(-length // T)
+    g_re, g_im = geometric(a.real, a.imag, -shift, rows, T)                              # (H, N, I)
+    c_re, c_im = geometric(a.real, a.imag, 0, T, 1)                                      # (H, N, T)
+    left = torch.cat([w.real[..., None] * g_re - w.imag[..., None] * g_im,
+                      -(w.real[..., None] * g_im + w.imag[..., None] * g_re)], 1)        # (H, 2N, I)
+    return (left.mT @ torch.cat([c_re, c_im], 1)).flatten(1)[:, :length]
 
 
 class UnstableSystem(ValueError):
@@ -147,18 +169,24 @@ class DiagonalLTI:
     def impulse_response(self, length: int) -> Tensor:
         """h[k], k = 0 .. length - 1, shape (..., length); of a continuous system h(t) at t = 0, 1, 2, …
 
-        Evaluated as Re sum_n w_n exp(k log lambda_n); meant for checking and plotting, O(N length) memory.
+        No (..., N, length) array is made; see `power_sum`.
         """
-        k = torch.arange(length, device=self.poles.device, dtype=self.poles.real.dtype)
+        rows, w = self.poles.reshape(-1, self.order), self.residues.reshape(-1, self.order)
         if self.dt is None or self.log_poles is not None:
-            exponent = self.poles if self.dt is None else self.log_poles
-            powers = torch.exp(exponent[..., None] * k)                                  # (..., N, length)
+            a, zero = (self.poles if self.dt is None else self.log_poles).reshape(rows.shape), None
         else:
-            powers = torch.where(k == 0, 1, self.poles[..., None] ** k)                  # 0^0 = 1
-        h = (self.residues[..., None] * powers).sum(-2)
+            zero = rows == 0                                         # heard in h[0] only: 0^0 = 1
+            a, first = torch.log(torch.where(zero, 1, rows)), torch.where(zero, w, 0).sum(-1)
+            w = torch.where(zero, 0, w)
+        h = power_sum(a, w, length)
+        if not self.real:
+            h = torch.complex(h, power_sum(a, -1j * w, length))
+        if zero is not None:
+            h[:, 0] += first.real if self.real else first
+        h = h.reshape(*self.poles.shape[:-1], length)
         if self.dt is not None and self.feedthrough is not None:
             h = torch.cat([h[..., :1] + self.feedthrough[..., None], h[..., 1:]], -1)
-        return h.real if self.real else h
+        return h
 
     def frequency_response(self, omega) -> Tensor:
         """G at angular frequencies omega (M,) or (..., M), in radians per unit of time; returns complex (..., M)."""

@@ -102,7 +102,7 @@ class S4Model(nn.Module):
         u, found = quiet.encode(x), []
         for block in quiet.blocks:
             found.append(spectrum(block.dss_input(u), lengths))
-            u = block(u)
+            u = _through(block, u)
         return found
 
     def features(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -185,6 +185,11 @@ def _calibration(model: S4Model, calibration) -> tuple[Tensor, Tensor | None]:
     return (x.flatten(0, 1), None if lengths is None else lengths.flatten()) if model.documents == 2 else (x, lengths)
 
 
+def _through(block: Block, u: Tensor) -> Tensor:
+    """block(u), a few sequences at a time, because calibration batches are larger than those of training."""
+    return torch.cat([block(part) for part in u.split(64)])
+
+
 def spectrum(u: Tensor, lengths: Tensor | None = None) -> Tensor:
     """S (H, L + 1), float64: mean over the batch of |rfft(u, 2L)|^2 of the samples u (B, H, L) before the padding."""
     L, total = u.shape[-1], 0
@@ -251,7 +256,7 @@ def truncate(model: S4Model, rank, method: str = "bt-discrete", calibration=None
             raise ValueError(f"layer {number}: {error}") from error
         new.blocks[number].dss = layer
         report.append({"layer": number, "rank": r, **row})
-        u = None if u is None else new.blocks[number](u)
+        u = None if u is None else _through(new.blocks[number], u)
     for before, after in zip(model.modules(), new.modules()):
         after.training = before.training
     return with_layers(new, new.dss_layers()), report

@@ -16,8 +16,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from s4bt.balance import (Balanced, balanced_truncation, check_rank, coordinates, dual_factor, factors, inside, real_coordinates,
-                          reduce_flat, shared_balanced_truncation)
+from s4bt.balance import (Balanced, balanced_truncation, check_rank, coordinates, dual_factor, factors, real_coordinates, reduce_flat,
+                          shared_balanced_truncation)
 from s4bt.fit import best_of, fits, h2_fit, output_energy, weighted_fit
 from s4bt.gramian import flattened, promoted
 from s4bt.lti import DiagonalLTI
@@ -81,10 +81,10 @@ def _limited_factor(system: DiagonalLTI, s: Tensor, length: int) -> Tensor:
 
 
 def bt_limited(system: DiagonalLTI, rank: int, length: int | None = None) -> DiagonalLTI:
-    """Balanced truncation with the Gramians of the `length` steps that exist, P_L = sum_{k < L} A^k b b^T A^kT and Q_L likewise.
+    """Balanced truncation with what `length` steps can reach, P_L = sum_{k < L} A^k b b^T A^kT, and Q over all time.
 
-    (time-limited balancing: Gawronski & Juang 1990) Where that gives an unstable system, Q_L is replaced by Q: since
-    A^T Q A - Q = -c^T c, the projection is orthogonal in a norm in which A is a contraction, so the result is stable.
+    (time-limited balancing: Gawronski & Juang 1990, who limit both Gramians and may lose stability.) Since A^T Q A - Q = -c^T c, the
+    projection is orthogonal in a norm in which A is a contraction, so the result is stable.
     Raises as `bt_discrete`, and ValueError without a length of 2 or more.
     """
     _require_discrete(system, "bt-limited sums over steps")
@@ -93,16 +93,8 @@ def bt_limited(system: DiagonalLTI, rank: int, length: int | None = None) -> Dia
 
     def block(part: DiagonalLTI, balanced: Balanced) -> Callable:
         s, Lp, _ = factors(part)
-        F, k = _limited_factor(part, s, length), balanced.A.shape[-1]
-        both, one = coordinates(part, s, F, k), coordinates(part, s, F, k, dual_factor(Lp))
-        balanced.order.copy_(torch.minimum(both[3], one[3]))
-
-        def leading(i: Tensor, m: int):
-            A, b, c = both[0][i, :m, :m], both[1][i, :m], both[2][i, :m]
-            stays = inside(part, torch.linalg.eigvals(A)).all(-1)
-            pick = lambda x, y: torch.where(stays.reshape(-1, *[1] * (x.dim() - 1)), x, y)  # noqa: E731
-            return pick(A, one[0][i, :m, :m]), pick(b, one[1][i, :m]), pick(c, one[2][i, :m]), b.new_zeros(len(i)), None
-        return leading
+        A, b, c, order = coordinates(part, s, _limited_factor(part, s, length), balanced.A.shape[-1], dual_factor(Lp))
+        return (lambda i, m: (A[i, :m, :m], b[i, :m], c[i, :m], b.new_zeros(len(i)), None)), order
 
     return reduce_flat(system, rank, "balancing", rank * (2 if system.real else 1), block)[0]
 
@@ -169,7 +161,8 @@ def hankel(system: DiagonalLTI, rank: int) -> DiagonalLTI:
     """Optimal approximation in the Hankel norm: the largest Hankel singular value of the error is the first discarded one.
 
     With G balanced and sigma = sigma_{k+1}, A_hat = Gamma^-1 (sigma^2 A11^H + S1 A11 S1 - sigma C1^H u B1^H), Gamma = S1^2 - sigma^2, and
-    B_hat, C_hat likewise make an error that is all-pass of size sigma; its k stable poles are kept. (Glover 1984, theorem 6.3; a discrete
+    B_hat, C_hat likewise make an error that is all-pass of size sigma; its k stable poles are kept. States that share sigma are left out of
+    all of it. (Glover 1984, theorem 6.3; a discrete
     system goes through s = (z - 1) / (z + 1).) Raises as `balanced_truncation`, and ValueError if sigma_{k+1} = sigma_k for every
     order k that fits.
     """
@@ -192,12 +185,14 @@ def hankel(system: DiagonalLTI, rank: int) -> DiagonalLTI:
             A1, b1, c1, S = A[i][:, keep][:, :, keep], b[i][:, keep], c[i][:, keep], sigma[i][:, keep].to(eye.dtype)
             u = torch.where(c[i, m] == 0, 1, -b[i, m] / torch.where(c[i, m] == 0, 1, c[i, m].conj()))
             u = u / u.abs()
-            gamma = (S**2 - s0[:, None] ** 2)
+            twin = (S.real - s0[:, None]).abs() <= 1e-9 * s0[:, None]                    # sigma may come several times: all are matched
             allowed = (sigma[i, m - 1] > s0 * (1 + 1e-9)) | exact
-            gamma = torch.where(gamma == 0, 1, gamma)
+            gamma = (S**2 - s0[:, None] ** 2).masked_fill(twin | (S == 0) & exact[:, None], 1)
             left = (c1.conj() * (s0 * u)[:, None])[..., None]
             A_hat = (s0[:, None, None] ** 2 * A1.mH + S[..., None] * A1 * S[:, None] - left * b1.conj()[:, None]) / gamma[..., None]
             b_hat, c_hat = (S * b1 + left[..., 0]) / gamma, c1 * S + s0[:, None] * u[:, None] * b1.conj()
+            A_hat = A_hat.masked_fill(twin[..., None] | twin[:, None], 0) + torch.diag_embed(twin / 3).to(A_hat.dtype)      # aside, unstable
+            b_hat, c_hat = b_hat.masked_fill(twin, 0), c_hat.masked_fill(twin, 0)
             direct = torch.zeros_like(u) if discrete else -s0 * u
             if discrete:
                 back = torch.linalg.inv(torch.eye(n - 1, dtype=eye.dtype, device=eye.device) - A_hat)
@@ -295,7 +290,7 @@ def _keep_unstable(system: DiagonalLTI, rank: int, reducer: Callable, options: d
         cut = lambda x, where: None if x is None else x[..., where]  # noqa: E731
         piece = lambda where: replace(part, poles=part.poles[..., where], residues=part.residues[..., where],  # noqa: E731
                                       log_poles=cut(part.log_poles, where))
-        own = {k: v[index] if isinstance(v, Tensor) and v.dim() and len(v) == len(growing) else v for k, v in options.items()}
+        own = {k: v.to(index.device)[index] if k == "spectrum" else v for k, v in options.items()}
         small = reducer(piece(slice(0, split)), min(rank - number, split), **own)
         pad = rank - number - small.order
         extra = lambda x, y: None if x is None else torch.cat([x, y[..., split:], x[..., :1].expand(len(index), pad)], -1)  # noqa: E731
@@ -313,7 +308,7 @@ def reduce(system: DiagonalLTI, rank: int, method: str = "bt-discrete", dt=None,
     """Reduce every system of the batch to `rank` modes.  method: a key of REDUCERS; options: that reducer's own.
 
     dt: steps of a continuous system, a number or (H,): methods that work on the discrete kernel discretise it with them (zero-order hold)
-    and give a continuous system back. unstable: "refuse", or "keep": reduce the stable part and keep the other modes, which count.
+    and give a continuous system back; bt-shared and bt-channel do not need them. unstable: "refuse", or "keep": reduce the stable part and keep the other modes, which count.
     Raises ValueError for an unknown method, TypeError for an option that the method does not have, and whatever the reducer raises.
     """
     if method not in REDUCERS:
@@ -321,7 +316,9 @@ def reduce(system: DiagonalLTI, rank: int, method: str = "bt-discrete", dt=None,
     if unstable not in ("refuse", "keep"):
         raise ValueError(f"unstable is 'refuse' or 'keep', not {unstable!r}")
     check_rank(rank, system.order)
-    if dt is not None and method not in CONTINUOUS and system.dt is None:
+    if dt is not None and system.dt is not None:
+        raise ValueError(f"the system is discrete, with step {system.dt}; dt is for continuous ones")
+    if dt is not None and method not in CONTINUOUS:
         return reduce(promoted(system).discretize(dt), rank, method, None, unstable, **options).to_continuous()
     if unstable == "keep" and not bool(system.stable().all()):
         return _keep_unstable(promoted(system), rank, REDUCERS[method], options)

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from s4bt.dss import DSS, CausalConvolution, power_sum, skew_hippo
-from s4bt.lti import DiagonalLTI, UnstableSystem
+from s4bt.dss import DSS, CausalConvolution, skew_hippo
+from s4bt.lti import DiagonalLTI, UnstableSystem, power_sum
 
 KINDS = [("exp", "tied"), ("exp", "per-channel"), ("softmax", "tied"), ("softmax", "per-channel")]
 

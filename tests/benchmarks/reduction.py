@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import scipy.linalg
 import torch
+from matplotlib.ticker import NullFormatter
 
 from s4bt import figures
 from s4bt.balance import balanced_truncation, hankel_singular_values
@@ -164,6 +165,8 @@ def growth(rows: list[dict]) -> dict[str, tuple[list, list, float]]:
         half = len(sizes) // 2
         exponent = float(np.polyfit(np.log(sizes[half:]), np.log(times[half:]), 1)[0])
         curves[name] = (sizes, times, exponent)
+        unit = "s" if name.endswith("systems") else "s each"
+        rows += [row(f"balanced truncation, {name}: {size}", value, unit) for size, value in zip(sizes, times)]
         rows.append(row(f"balanced truncation, {name}: exponent", exponent, "power"))
     return curves
 
@@ -216,13 +219,17 @@ def draw(took: dict, curves: dict, found: list[dict]) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.2))
     names = sorted(took, key=took.get)
     axes[0].barh(names, [took[n] for n in names], color=["0.3" if n in ("s4bt", "LAPACK calls alone") else "0.75" for n in names])
-    axes[0].set(xscale="log", xlabel=f"seconds, {LAYERS * CHANNELS} systems, N = {N} to {R}, one thread")
+    axes[0].set(xscale="log", xlabel=f"seconds, {LAYERS * CHANNELS} systems, N = {N} to {R}, one thread", xlim=(0.5, 200))
     for ax, ending, label in ((axes[1], "against N", "modes N"), (axes[2], "against systems", "systems")):
         for (name, (sizes, times, exponent)), marker in zip(curves.items(), "osv"):
             if name.endswith(ending):
                 ax.loglog(sizes, times, marker=marker, label=f"{name.split(',')[0]}: power {exponent:.2f}")
         ax.set(xlabel=label, ylabel="seconds per system" if ending == "against N" else "seconds")
         ax.legend(fontsize=7)
+    for ax in axes:
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    axes[1].set_xticks([16, 64, 256], [16, 64, 256])
+    axes[2].set_xticks([16, 64, 256, 1024, 4096], [16, 64, 256, 1024, 4096])
     figures.save(figure, OUT / "reduction.png")
     systems, tools = list(dict.fromkeys(f["system"] for f in found)), list(dict.fromkeys(f["tool"] for f in found))
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.0), sharey=True)

@@ -155,7 +155,8 @@ class TrainConfig(Section):
 
     lr: learning rates to choose from on validation data; ssm_lr: the rate of the DSS parameters as a fraction of lr, dt_lr: that of their
     steps, ssm_lr if not given (they have no weight decay); evaluations: how often validation accuracy is measured in a run; bucket: how many batches' worth of examples are
-    sorted by length together (1: not at all), which saves padding.
+    sorted by length together (1: not at all), which saves padding; precision: bfloat16 for the matrix products outside the DSS layers, which
+    stay in float32.
     """
 
     steps: Count
@@ -167,6 +168,7 @@ class TrainConfig(Section):
     warmup: Fraction = 0.1
     evaluations: Count = 10
     bucket: Count = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 class TaskConfig(Section):

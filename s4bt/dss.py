@@ -18,10 +18,10 @@ import functools
 import math
 
 import numpy as np
-import scipy.fft
 import torch
 from torch import Tensor, nn
 
+from s4bt.convolution import FFTConvolution, convolve, with_feedthrough
 from s4bt.lti import DiagonalLTI, UnstableSystem, expm1, power_sum
 
 STATE_SPACE = ("Lambda_re", "Lambda_im", "W", "log_dt", "D")
@@ -37,27 +37,6 @@ def skew_hippo(N: int) -> np.ndarray:
     M = np.tril(np.outer(v, v), -1)
     eigenvalues = np.linalg.eigvalsh(0.5j * (M - M.T))
     return -0.5 + 1j * np.sort(eigenvalues)[::-1][:N]
-
-
-class CausalConvolution(torch.autograd.Function):
-    """y[b, h] = (K[h] * u[b, h])[:L] by FFT, with the adjoint written out.
-
-    The gradients are convolutions with the reversed output gradient, so no conjugate is ever copied.
-    """
-
-    @staticmethod
-    def forward(ctx, u: Tensor, K: Tensor) -> Tensor:
-        ctx.L, ctx.n = u.shape[-1], scipy.fft.next_fast_len(2 * u.shape[-1] - 1, real=True)
-        u_f, K_f = torch.fft.rfft(u, ctx.n), torch.fft.rfft(K, ctx.n)
-        ctx.save_for_backward(u_f, K_f)
-        return torch.fft.irfft(u_f * K_f, ctx.n)[..., :ctx.L]
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        u_f, K_f = ctx.saved_tensors
-        g_f = torch.fft.rfft(grad.flip(-1), ctx.n)
-        grad_K = torch.fft.irfft((g_f * u_f).sum(0), ctx.n)[..., :ctx.L].flip(-1)
-        return torch.fft.irfft(g_f.mul_(K_f), ctx.n)[..., :ctx.L].flip(-1), grad_K
 
 
 class DSS(nn.Module):
@@ -100,8 +79,8 @@ class DSS(nn.Module):
             return Lambda * dt[:, None]
         return torch.complex(Lambda.real * dt[:, :1], Lambda.imag * dt[:, 1:])
 
-    def _discrete(self) -> tuple[Tensor, Tensor, Tensor]:
-        """log of the discrete poles a (H, N), residues w (H, N), and the mask (H, N) of poles that grow.
+    def _discrete(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """log of the discrete poles a (H, N), residues w (H, N), and the mask (H, N) of poles that grow, None if none can.
 
         K[l] = Re sum_n w_n exp(a_n (l - s_n)), with s_n = length - 1 for growing poles (softmax only) and 0 for the others, so
         that no exponential overflows.
@@ -110,15 +89,17 @@ class DSS(nn.Module):
         a = self._exponent(Lambda, torch.exp(self.log_dt))                               # (H, N)
         w = torch.view_as_complex(self.W) / Lambda
         if self.version == "exp":
-            return a, w * expm1(a), torch.zeros_like(a.real, dtype=torch.bool)
+            return a, w * expm1(a), None
         growing = a.real > 0
         back = torch.where(growing, -a, a)                                               # (e^a - 1) / (e^{aL} - 1) * e^{a(L-1)}
         return a, w * expm1(back) / expm1(back * self.length), growing                   #   = (e^{-a} - 1) / (e^{-aL} - 1)
 
     def kernel(self, length: int) -> Tensor:
         """K (H, length)."""
-        a, w, growing = self._discrete()
-        if not bool(growing.any()):
+        return self._kernel(length, *self._discrete())
+
+    def _kernel(self, length: int, a: Tensor, w: Tensor, growing: Tensor | None) -> Tensor:
+        if growing is None or not bool(growing.any()):
             return power_sum(a, w, length)
         if length > self.length:
             raise UnstableSystem(f"{int(growing.sum())} poles of this softmax layer grow; its kernel is defined up to length "
@@ -127,9 +108,12 @@ class DSS(nn.Module):
         return steady + power_sum(torch.where(growing, a, 0), torch.where(growing, w, 0), length, self.length - 1)
 
     def forward(self, u: Tensor) -> Tensor:
-        """u (B, H, L) -> y (B, H, L)."""
-        K = self.kernel(u.shape[-1])
-        return CausalConvolution.apply(u, torch.cat([K[:, :1] + self.D[:, None], K[:, 1:]], 1))
+        """u (B, H, L) -> y (B, H, L), in the precision of the parameters; fastest if u is laid out in memory as (H, B, L), as y is."""
+        with torch.autocast(u.device.type, enabled=False):
+            v, (a, w, growing) = u.transpose(0, 1).to(self.D.dtype).contiguous(), self._discrete()
+            if growing is None:
+                return convolve(v, a, w, self.D).transpose(0, 1)
+            return FFTConvolution.apply(v, with_feedthrough(self._kernel(u.shape[-1], a, w, growing), self.D)).transpose(0, 1)
 
     def step(self, u: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One step of the recurrence x <- exp(lambda dt) x + u, y = Re(w x) + D u; equal to `forward`, step by step.
@@ -138,7 +122,7 @@ class DSS(nn.Module):
         Raises UnstableSystem if a pole grows.
         """
         a, w, growing = self._discrete()
-        if bool(growing.any()):
+        if growing is not None and bool(growing.any()):
             raise UnstableSystem(f"{int(growing.sum())} of {growing.numel()} poles of this softmax layer have a positive real "
                                  "part: its recurrence overflows. Use `forward`, or train with version 'exp'.")
         state = u[..., None].to(a.dtype) if state is None else torch.exp(a) * state + u[..., None]

@@ -22,11 +22,47 @@ import torch
 from torch import Tensor
 
 
+def decay(exponent: Tensor) -> Tensor:
+    """exp of real numbers, and 0 where that is near the smallest number of the format: subnormal numbers take a CPU ten times as long."""
+    size = torch.exp(exponent)
+    return torch.nn.functional.threshold_(size, torch.finfo(size.dtype).tiny * 2.0**20, 0.0)
+
+
 def geometric(log_ratio_re: Tensor, log_ratio_im: Tensor, start: int, count: int, stride: int) -> tuple[Tensor, Tensor]:
     """Real and imaginary part of exp(log_ratio * (start + stride * k)), k = 0 .. count - 1, shape (..., count)."""
     k = start + stride * torch.arange(count, device=log_ratio_re.device, dtype=log_ratio_re.dtype)
-    size, angle = torch.exp(log_ratio_re[..., None] * k), log_ratio_im[..., None] * k
+    size, angle = decay(log_ratio_re[..., None] * k), log_ratio_im[..., None] * k
     return size * torch.cos(angle), size * torch.sin(angle)
+
+
+class PowerSum(torch.autograd.Function):
+    """`power_sum` with its adjoint written out: two matrix products and one pass over (H, N, I) arrays, and no (H, N, length) array."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, w: Tensor, length: int, shift: int) -> Tensor:
+        ctx.length, ctx.shift = length, shift
+        ctx.T = T = 2 ** math.ceil(math.log2(length) / 2)
+        g_re, g_im = geometric(a.real, a.imag, -shift, -(-length // T), T)                   # (H, N, I)
+        right = torch.cat(geometric(a.real, a.imag, 0, T, 1), 1)                             # (H, 2N, T)
+        w_re, w_im = w.real[..., None], w.imag[..., None]
+        left = torch.cat([w_re * g_re - w_im * g_im, -(w_re * g_im + w_im * g_re)], 1)       # (H, 2N, I)
+        ctx.save_for_backward(w, g_re, g_im, right)
+        return (left.mT @ right).flatten(1)[:, :length]
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        """grad w = conj(sum_l grad_l e_l), grad a = conj(w sum_l grad_l (l - shift) e_l) with e_l = exp(a (l - shift))."""
+        (w, g_re, g_im, right), T = ctx.saved_tensors, ctx.T
+        N, I = g_re.shape[1:]
+        g = torch.nn.functional.pad(grad, (0, I * T - ctx.length)).view(-1, I, T)
+        steps = torch.arange(T, device=g.device, dtype=g.dtype)
+        inner = right @ torch.cat([g, g * steps], 1).mT                                      # (H, 2N, 2I): over j, plain and times j
+        re, im = inner[:, :N], inner[:, N:]
+        start = torch.arange(I, device=g.device, dtype=g.dtype) * T - ctx.shift              # l = start_i + j
+        plain_re, plain_im = g_re * re[..., :I] - g_im * im[..., :I], g_re * im[..., :I] + g_im * re[..., :I]
+        times_re = plain_re @ start + (g_re * re[..., I:] - g_im * im[..., I:]).sum(-1)
+        times_im = plain_im @ start + (g_re * im[..., I:] + g_im * re[..., I:]).sum(-1)
+        return ((w * torch.complex(times_re, times_im)).conj(), torch.complex(plain_re.sum(-1), -plain_im.sum(-1)), None, None)
 
 
 def power_sum(a: Tensor, w: Tensor, length: int, shift: int = 0) -> Tensor:
@@ -34,13 +70,7 @@ def power_sum(a: Tensor, w: Tensor, length: int, shift: int = 0) -> Tensor:
 
     l = i T + j with T ~ sqrt(length): one real product of (H, I, 2N) and (H, 2N, T) matrices.
     """
-    T = 2 ** math.ceil(math.log2(length) / 2)
-    rows = -(-length // T)
-    g_re, g_im = geometric(a.real, a.imag, -shift, rows, T)                              # (H, N, I)
-    c_re, c_im = geometric(a.real, a.imag, 0, T, 1)                                      # (H, N, T)
-    left = torch.cat([w.real[..., None] * g_re - w.imag[..., None] * g_im,
-                      -(w.real[..., None] * g_im + w.imag[..., None] * g_re)], 1)        # (H, 2N, I)
-    return (left.mT @ torch.cat([c_re, c_im], 1)).flatten(1)[:, :length]
+    return PowerSum.apply(a, w, length, shift)
 
 
 class UnstableSystem(ValueError):

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
 
 from s4bt.balance import check_rank
 from s4bt.dss import DSS, STATE_SPACE
@@ -28,6 +29,35 @@ from s4bt.lti import UnstableSystem
 from s4bt.reducers import reduce
 
 ROUNDING = 2.0**-22     # relative error that storing and evaluating a kernel in float32 may add; fits take it into account
+
+
+def _rows(u: Tensor) -> Tensor:
+    """(B, H, L) as (H, B L): the layout in memory of all that passes through the blocks, so that nothing is copied."""
+    return u.transpose(0, 1).flatten(1)
+
+
+def _sequences(rows: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_rows`, (B, H, L) of the batch and length of `like`."""
+    return rows.view(-1, len(like), like.shape[-1]).transpose(0, 1)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm over the channels of (B, H, L); with `torch.distributed` over the batches of all processes."""
+
+    def forward(self, u: Tensor) -> Tensor:
+        x = _rows(u)
+        if not (self.training and distributed.is_initialized()):
+            return _sequences(super().forward(x[None])[0], u)
+        size = torch.tensor(float(x.shape[1]), device=u.device)
+        distributed.all_reduce(size)
+        mean = all_reduce(x.sum(1)) / size
+        centred = x - mean[:, None]
+        var = all_reduce(centred.square().sum(1)) / size
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * size / (size - 1), self.momentum)
+        return _sequences(torch.addcmul(self.bias[:, None], centred, (self.weight * torch.rsqrt(var + self.eps))[:, None]), u)
 
 
 class ChannelNorm(nn.Module):
@@ -49,7 +79,7 @@ class Block(nn.Module):
         H = dss.channels
         self.dss, self.prenorm = dss, prenorm
         self.mix = nn.Linear(H, H)
-        self.norm = nn.BatchNorm1d(H) if norm == "batch" else ChannelNorm(H)
+        self.norm = BatchNorm(H) if norm == "batch" else ChannelNorm(H)
         self.dropout = nn.Dropout(dropout)
 
     def dss_input(self, u: Tensor) -> Tensor:
@@ -58,7 +88,7 @@ class Block(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         v = F.gelu(self.dss(self.dss_input(u)))
-        v = u + self.dropout(F.conv1d(v, self.mix.weight[..., None], self.mix.bias))
+        v = u + self.dropout(_sequences(torch.addmm(self.mix.bias[:, None], self.mix.weight, _rows(v)), u))
         return v if self.prenorm else self.norm(v)
 
 
@@ -87,13 +117,13 @@ class S4Model(nn.Module):
         self.blocks = nn.ModuleList(
             Block(DSS(width, N, version, kind, dt_min, dt_max, length, steps), norm, prenorm, dropout)
             for N, kind in zip(states, kinds, strict=True))
-        self.norm = (nn.BatchNorm1d(width) if norm == "batch" else ChannelNorm(width)) if prenorm else nn.Identity()
+        self.norm = (BatchNorm(width) if norm == "batch" else ChannelNorm(width)) if prenorm else nn.Identity()
         self.head = nn.Linear(width, classes) if documents == 1 else nn.Sequential(
             nn.Linear(4 * width, width), nn.GELU(), nn.Linear(width, classes))
 
     def encode(self, x: Tensor) -> Tensor:
-        """Encoded sequences (B, H, L) of one document each."""
-        return self.encoder(x if isinstance(self.encoder, nn.Embedding) else x[..., None]).mT.contiguous()
+        """Encoded sequences (B, H, L) of one document each, in memory (H, B, L)."""
+        return self.encoder(x if isinstance(self.encoder, nn.Embedding) else x[..., None]).permute(2, 0, 1).contiguous().transpose(0, 1)
 
     @torch.no_grad()
     def input_spectra(self, x: Tensor, lengths: Tensor | None = None) -> list[Tensor]:

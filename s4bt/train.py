@@ -1,23 +1,31 @@
 """Training, evaluation and checkpoints of one model.
 
-fit        AdamW, linear warm-up and cosine decay, best weights by validation accuracy
-evaluate   accuracy and mean loss on a split
+fit         AdamW, linear warm-up and cosine decay, best weights by validation accuracy
+evaluate    accuracy and mean loss on a split
+checkpoint  all that a run needs to go on as if it had not been interrupted
 
-Every number depends on the seed and the code only: batches come from a NumPy generator, weights and dropout from torch's.
+Every number depends on the seed and the code only: batches come from a NumPy generator, weights and dropout from torch's. Where
+`torch.distributed` is started, every process takes its share of each batch and of each split, and gradients are averaged.
 """
 from __future__ import annotations
 
+import itertools
+import json
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from s4bt.config import TrainConfig
-from s4bt.files import UserError
+from s4bt.files import UserError, atomic_path
 from s4bt.model import S4Model, is_state_space
 from s4bt.tasks import Dataset, Info, Split
 
@@ -35,8 +43,13 @@ def seed_everything(seed: int) -> None:
 
 
 def device() -> torch.device:
-    """The accelerator if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The accelerator that this process uses if there is one."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def share() -> slice:
+    """The rows of a batch that are this process's: all of them, or every n-th with `torch.distributed`."""
+    return slice(distributed.get_rank(), None, distributed.get_world_size()) if distributed.is_initialized() else slice(None)
 
 
 def batch(info: Info, split: Split, index, where: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -77,14 +90,15 @@ def deliver(info: Info, split: Split, numbers: Iterator[np.ndarray], where: torc
         yield from (batch(info, split, index, where) for index in numbers)
         return
 
-    def pinned() -> list[Tensor | None]:
-        return [None if t is None else t.pin_memory() for t in batch(info, split, next(numbers), torch.device("cpu"))]
+    def pinned() -> list[Tensor | None] | None:
+        index = next(numbers, None)
+        return index if index is None else [t if t is None else t.pin_memory() for t in batch(info, split, index, torch.device("cpu"))]
 
     with ThreadPoolExecutor(1) as thread:
         ahead = thread.submit(pinned)
-        while True:
-            ready, ahead = ahead.result(), thread.submit(pinned)
-            yield tuple(None if t is None else t.to(where, non_blocking=True) for t in ready)
+        while (ready := ahead.result()) is not None:
+            ahead = thread.submit(pinned)
+            yield tuple(t if t is None else t.to(where, non_blocking=True) for t in ready)
 
 
 @torch.no_grad()
@@ -92,13 +106,21 @@ def evaluate(model: S4Model, dataset: Dataset, name: str, size: int = 128) -> di
     """{"accuracy", "loss"} on a split, both means over its examples."""
     model.eval()
     where, split = next(model.parameters()).device, dataset[name]
-    right, loss = 0, 0.0
-    for start in range(0, len(split), size):
+    total = torch.zeros(2, dtype=torch.float64)
+    for start in range(0, len(split), size)[share()]:
         x, lengths, y = batch(dataset.info, split, slice(start, start + size), where)
         logits = model(x, lengths)
-        right += int((logits.argmax(-1) == y).sum())
-        loss += float(F.cross_entropy(logits, y, reduction="sum"))
-    return {"accuracy": right / len(split), "loss": loss / len(split)}
+        total += torch.stack([(logits.argmax(-1) == y).sum(), F.cross_entropy(logits, y, reduction="sum")]).cpu()
+    right, loss = (_summed(total, where) / len(split)).tolist()
+    return {"accuracy": right, "loss": loss}
+
+
+def _summed(x: Tensor, where: torch.device) -> Tensor:
+    """x, or with `torch.distributed` its sum over the processes, on the CPU."""
+    if distributed.is_initialized():
+        x = x.to(where)
+        distributed.all_reduce(x)
+    return x.cpu()
 
 
 def optimizer(model: S4Model, config: TrainConfig, lr: float) -> torch.optim.AdamW:
@@ -122,45 +144,102 @@ def learning_rate(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, steps - start)))
 
 
+def _generators(where: torch.device) -> Tensor:
+    """State of torch's random generator, the one of the device that the model is on, as bytes."""
+    return torch.cuda.get_rng_state(where) if where.type == "cuda" else torch.get_rng_state()
+
+
+def save_checkpoint(path: Path, model: S4Model, opt: torch.optim.Optimizer, best: tuple[float, dict], curve: list[dict]) -> None:
+    """Write what `fit` goes on from: weights, best weights so far, optimiser, generators and the learning curve, whose last step is
+    the position in the schedule and in the data. Safetensors, whole or not at all; with `torch.distributed` by the first process."""
+    states = [_generators(next(model.parameters()).device)]
+    if distributed.is_initialized():
+        distributed.all_gather_object(states := [None] * distributed.get_world_size(), _generators(next(model.parameters()).device))
+        if distributed.get_rank():
+            return
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()} | {f"best.{k}": v for k, v in best[1].items()}
+    tensors |= {f"opt.{i}.{k}": v for i, state in opt.state_dict()["state"].items() for k, v in state.items()}
+    tensors |= {f"generator.{i}": state for i, state in enumerate(states)}
+    with atomic_path(path) as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary,
+                  metadata={"best": repr(best[0]), "curve": json.dumps(curve)})
+
+
+def load_checkpoint(path: Path, model: S4Model, opt: torch.optim.Optimizer) -> tuple[tuple[float, dict], list[dict]] | None:
+    """Put model, optimiser and generator into the state that `save_checkpoint` wrote; returns (best, curve).
+
+    None, and nothing is changed, if the file is not there or is damaged (a run then starts from its beginning).
+    """
+    where = next(model.parameters()).device
+    try:
+        with safe_open(path, "pt") as file:
+            best, curve = float(file.metadata()["best"]), json.loads(file.metadata()["curve"])
+            found: dict[str, dict] = {"model": {}, "best": {}, "opt": {}, "generator": {}}
+            for name in file.keys():
+                kind, rest = name.split(".", 1)
+                found[kind][rest] = file.get_tensor(name)
+    except (OSError, SafetensorError, KeyError):
+        return None
+    state: dict[int, dict] = {}
+    for name, value in found["opt"].items():
+        number, key = name.split(".")
+        state.setdefault(int(number), {})[key] = value
+    model.load_state_dict(found["model"])
+    opt.load_state_dict({"state": state, "param_groups": opt.state_dict()["param_groups"]})
+    own = found["generator"][str(distributed.get_rank() if distributed.is_initialized() else 0)]
+    torch.cuda.set_rng_state(own, where) if where.type == "cuda" else torch.set_rng_state(own)
+    return (best, {k: v.to(where) for k, v in found["best"].items()}), curve
+
+
 def fit(model: S4Model, dataset: Dataset, config: TrainConfig, lr: float, seed: int,
-        progress: Callable[[int, float], None] | None = None) -> list[dict]:
+        progress: Callable[[int, float], None] | None = None, checkpoint: Path | None = None) -> list[dict]:
     """Train for config.steps batches; the model ends with the weights of its best validation accuracy.
 
     Returns the learning curve: one dict of step, loss (mean since the last one), val_accuracy, val_loss per evaluation. With
     zero steps as its first row, so a truncated model that retraining cannot better is kept.  progress(step, accuracy) is
-    called after each evaluation.  Raises Diverged if the loss is not finite.
+    called after each evaluation. checkpoint: a file that is written after each evaluation, and gone on from, to the same end to the
+    bit, if it is there.  Raises Diverged if the loss is not finite.
     """
     rng, where = np.random.default_rng([seed, 1]), next(model.parameters()).device
-    torch.manual_seed(seed + 1)
+    torch.manual_seed(seed + 1 + 7919 * (share().start or 0))
     opt, train = optimizer(model, config, lr), dataset["train"]
-    schedule = torch.optim.lr_scheduler.LambdaLR(opt, lambda s: learning_rate(s, config.steps, config.warmup))
+    rates = [group["lr"] for group in opt.param_groups]
     marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
     longest = np.array(train.lengths).reshape(len(train), -1).max(1)
-    curve, losses, best = [], [], None
+    saved = load_checkpoint(checkpoint, model, opt) if checkpoint else None
+    (best, curve), losses = saved or (None, []), []
+    network = DistributedDataParallel(model, broadcast_buffers=False) if distributed.is_initialized() else model
 
     def record(step: int) -> None:
         nonlocal best, losses
         score = evaluate(model, dataset, "val")
-        loss = float(torch.stack(losses).mean()) if losses else math.nan
+        loss = float(_summed(torch.stack(losses).mean(), where)) if losses else math.nan
         if losses and not math.isfinite(loss):
             raise Diverged(f"the loss is not finite at step {step} (learning rate {lr:g}); lower the learning rate in params.yaml")
         losses = []
         curve.append({"step": step, "loss": loss, "val_accuracy": score["accuracy"], "val_loss": score["loss"]})
         if best is None or score["accuracy"] > best[0]:
             best = (score["accuracy"], {k: v.clone() for k, v in model.state_dict().items()})
+        if checkpoint:
+            save_checkpoint(checkpoint, model, opt, best, curve)
         if progress:
             progress(step, best[0])
 
-    record(0)
-    examples = deliver(dataset.info, train, order(rng, longest, config.batch, config.bucket), where)
-    for step, (x, lengths, y) in zip(range(1, config.steps + 1), examples):
+    if not saved:
+        record(0)
+    done = curve[-1]["step"]
+    numbers = itertools.islice(order(rng, longest, config.batch, config.bucket), done, config.steps)
+    for step, (x, lengths, y) in zip(range(done + 1, config.steps + 1), deliver(dataset.info, train, numbers, where)):
         model.train()
-        loss = F.cross_entropy(model(x, lengths), y)
+        for group, rate in zip(opt.param_groups, rates):
+            group["lr"] = rate * learning_rate(step - 1, config.steps, config.warmup)
+        with torch.autocast(where.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            logits = network(x[share()], None if lengths is None else lengths[share()])
+        loss = F.cross_entropy(logits.float(), y[share()], reduction="sum") / len(y)
         opt.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss * distributed.get_world_size() if distributed.is_initialized() else loss).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         opt.step()
-        schedule.step()
         losses.append(loss.detach())
         if step in marks:
             record(step)

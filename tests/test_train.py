@@ -54,6 +54,51 @@ def test_training_learns_something():
     assert evaluate(net, DATA, "train")["loss"] < 0.9 * before
 
 
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("when", [0, 4, 8])
+def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, when, dropout):
+    """Weights, optimiser, schedule, generator of the dropout, position in the data (buckets and all) and best weights so far."""
+    options = TrainConfig(steps=12, batch=8, lr=[0.01], evaluations=3, bucket=3)
+
+    def start():
+        seed_everything(0)
+        return S4Model(DATA.info.vocabulary, 10, layers=1, width=8, state=4, norm="batch", dropout=dropout)
+
+    def kill(step, _):
+        if step == when:
+            raise Killed
+
+    whole, first, rest = start(), start(), start()
+    curve = fit(whole, DATA, options, 0.02, seed=3)
+    with pytest.raises(Killed):
+        fit(first, DATA, options, 0.02, seed=3, progress=kill, checkpoint=tmp_path / "run")
+    steps = []
+    torch.rand(17)
+    again = fit(rest, DATA, options, 0.02, seed=3, progress=lambda step, _: steps.append(step), checkpoint=tmp_path / "run")
+    assert str(again) == str(curve) and steps == [s for s in (4, 8, 12) if s > when]
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), rest.state_dict().values()))
+
+
+def test_a_damaged_checkpoint_costs_the_run_not_the_result(tmp_path):
+    nets = [model(), model()]
+    (tmp_path / "run").write_bytes(b"half a file")
+    curves = [fit(nets[0], DATA, SETTINGS, 0.01, seed=3), fit(nets[1], DATA, SETTINGS, 0.01, seed=3, checkpoint=tmp_path / "run")]
+    assert str(curves[0]) == str(curves[1])
+
+
+def test_mixed_precision_trains_as_well():
+    found = []
+    for precision in ("float32", "bfloat16"):
+        net = model()
+        fit(net, DATA, TrainConfig(steps=80, batch=16, lr=[0.01], evaluations=1, precision=precision), 0.02, seed=0)
+        found.append(evaluate(net, DATA, "train")["loss"])
+    assert found[0] != found[1] and abs(found[0] - found[1]) < 0.1 * found[0]
+
+
 def test_a_loss_that_is_not_finite_is_an_error():
     net = model()
     with torch.no_grad():

@@ -2,7 +2,8 @@
 
 A house with one staircase: each file imports only files above it.
 
-files, config, lti, gramian, balance, fit, reducers, errors, ranks, dss, model, tasks, train, grid, arms, summary, figures, notebook, project
+files, config, lti, gramian, balance, fit, reducers, errors, ranks, convolution, dss, model, tasks, train, grid, arms, summary, figures,
+notebook, parallel, project
 
 Conventions, used everywhere:
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from s4bt.config import Grid, TaskConfig, load_task
-from s4bt.files import task_dir
+from s4bt.files import scratch_dir, task_dir
 from s4bt.model import S4Model, count_parameters, load_model, save_model, truncate, with_dss_of, with_skew_hippo
 from s4bt.ranks import budget, last
 from s4bt.tasks import Dataset, load
@@ -54,6 +54,13 @@ def _run(phase: str, scale: str, task: str, steps: int, **fields) -> dict:
     return {"name": f"{phase}-{task}-" + "-".join(str(p) for p in parts if p), "scale": scale, "task": task, "steps": steps, **fields}
 
 
+def scratch(scale: str, task: str, phase: str) -> Path:
+    """Where the finished runs of a phase wait until all are done; its name depends on code, parameters and inputs."""
+    folder, inputs = task_dir(scale, task), {"pretrain": ("arrays",), "truncate": ("arrays", "pretrained"),
+                                             "retrain": ("arrays", "pretrained", "truncated")}[phase]
+    return scratch_dir(scale, task, phase, [*load_task(scale, task)], *(folder / name for name in inputs))
+
+
 # -- pretrain -------------------------------------------------------------------------------------------------------------
 
 def pretrain_runs(scale: str, task: str, config: TaskConfig, seeds: list[int], rates: list[float]) -> list[dict]:
@@ -61,12 +68,12 @@ def pretrain_runs(scale: str, task: str, config: TaskConfig, seeds: list[int], r
     return [_run("pretrain", scale, task, config.pretrain.steps, seed=s, lr=lr) for s in seeds for lr in rates]
 
 
-def pretrain_run(run: dict, folder: Path, progress) -> dict:
+def pretrain_run(run: dict, folder: Path, progress, checkpoint: Path) -> dict:
     """Train one model; leaves model.safetensors and curve.csv in the folder."""
     config, dataset = _data(run)
     seed_everything(run["seed"])
     model = _fresh(config, dataset)
-    curve = fit(model, dataset, config.pretrain, run["lr"], run["seed"], progress)
+    curve = fit(model, dataset, config.pretrain, run["lr"], run["seed"], progress, checkpoint)
     save_model(model, folder / "model.safetensors")
     pd.DataFrame(curve).to_csv(folder / "curve.csv", index=False)
     return {"seed": run["seed"], "lr": run["lr"], "steps": run["steps"], **_scores(model, dataset, curve)}
@@ -97,7 +104,7 @@ def pretrained_path(scale: str, task: str, seed: int) -> Path:
     return task_dir(scale, task) / "pretrained" / f"s{seed}.safetensors"
 
 
-def truncate_run(run: dict, folder: Path, progress) -> dict:
+def truncate_run(run: dict, folder: Path, progress, _: Path) -> dict:
     """Truncate one pretrained model to every rank and measure each as it is; leaves r<rank>.safetensors and layers.csv in the folder."""
     config, dataset = _data(run)
     _, grid = load_task(run["scale"], run["task"])
@@ -156,7 +163,7 @@ def retrain_runs(scale: str, task: str, arm: dict, ranks: list[int], seeds: list
     return [_run("retrain", scale, task, arm["steps"], **fields, rank=r, seed=s, lr=lr) for r in ranks for s in seeds for lr in rates]
 
 
-def retrain_run(run: dict, folder: Path, progress) -> dict:
+def retrain_run(run: dict, folder: Path, progress, checkpoint: Path) -> dict:
     """Train one arm's model from its start; leaves model.safetensors and curve.csv in the folder."""
     config, dataset = _data(run)
     seed_everything(1000 + run["seed"])
@@ -172,7 +179,7 @@ def retrain_run(run: dict, folder: Path, progress) -> dict:
         model = with_skew_hippo(model, run["rank"], run["poles"])
     extra = config.pretrain.evaluations if run["arm"] == "skew-hippo-long" else 0
     settings = config.retrain.model_copy(update={"steps": run["steps"], "evaluations": config.retrain.evaluations + extra})
-    curve = fit(model, dataset, settings, run["lr"], 1000 + run["seed"], progress)
+    curve = fit(model, dataset, settings, run["lr"], 1000 + run["seed"], progress, checkpoint)
     save_model(model, folder / "model.safetensors")
     pd.DataFrame(curve).to_csv(folder / "curve.csv", index=False)
     keep = ("arm", "reducer", "transfer", "poles", "rank", "seed", "lr", "steps")

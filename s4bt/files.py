@@ -40,7 +40,7 @@ def output_dir(scale: str, task: str = "") -> Path:
 
 def scratch_dir(scale: str, task: str, phase: str, settings: list, *inputs: Path) -> Path:
     """Where the finished runs of an interrupted phase wait, keyed by its settings, its inputs and the code that runs use."""
-    apart = ("summary", "figures", "notebook", "project")
+    apart = ("summary", "figures", "notebook", "parallel", "project")
     code = [digest(p) for p in sorted((ROOT / "s4bt").rglob("*.py")) if p.stem not in apart]
     key = hashlib.sha256("\n".join([*(s.model_dump_json() for s in settings), *code, *map(digest, inputs)]).encode()).hexdigest()[:16]
     return ROOT / ".scratch" / scale / task / f"{phase}-{key}"

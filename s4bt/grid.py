@@ -2,10 +2,12 @@
 
 A run is a dict with a unique "name" and its number of "steps"; a function turns it into a JSON-able dict and may leave files. The
 function gets a folder of its own, which is renamed to its final name only when the run is done: a folder that is there is
-whole, and its run is not repeated.
+whole, and its run is not repeated. It also gets the name of a checkpoint, from which it may go on if it is there; that goes when
+the run is done.
 """
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,7 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dask
-from distributed import Client, LocalCluster, wait
+import torch
+from distributed import Client, KilledWorker, LocalCluster, get_worker, wait
 from tqdm import tqdm
 
 from s4bt.files import ROOT, UserError, atomic_path, cores, progress_bar, progress_stream
@@ -30,7 +33,7 @@ INLINE = 200        # stages of at most so many training steps run in this proce
 def client() -> Client:
     """A client of the scheduler at DASK_SCHEDULER_ADDRESS, or of one-thread worker processes on this machine.
 
-    Listens on loopback only. As many workers as cores (S4BT_WORKERS overrides).
+    Listens on loopback only. As many workers as accelerators, or as cores where there is none (S4BT_WORKERS overrides).
     Raises UserError if the named scheduler does not answer, has no worker, or has one with several threads.
     """
     if address := os.environ.get("DASK_SCHEDULER_ADDRESS"):
@@ -49,7 +52,8 @@ def client() -> Client:
                      "distributed.scheduler.worker-saturation": 1.0, "distributed.admin.tick.limit": "1h",
                      "distributed.worker.memory.target": False, "distributed.worker.memory.spill": False,
                      "distributed.worker.memory.pause": False, "distributed.worker.memory.terminate": False})
-    local = LocalCluster(n_workers=max(1, cores()), threads_per_worker=1, processes=True, host="127.0.0.1",
+    accelerators = 0 if "S4BT_WORKERS" in os.environ else torch.cuda.device_count()
+    local = LocalCluster(n_workers=max(1, accelerators or cores()), threads_per_worker=1, processes=True, host="127.0.0.1",
                          dashboard_address="127.0.0.1:0", silence_logs=50, local_directory=str(ROOT / ".scratch" / "dask"))
     own = Client(local)
     own.own_cluster = local
@@ -57,21 +61,32 @@ def client() -> Client:
 
 
 def execute(function: Callable, run: dict, folder: Path) -> dict:
-    """Do one run in a temporary folder and give the folder its name. Runs in a worker."""
+    """Do one run in a temporary folder and give the folder its name. Runs in a worker; a run that is done already is not repeated."""
     folder, start = Path(folder), time.perf_counter()
-    beat = folder.with_name(f"{folder.name}.progress")
+    if (folder / "result.json").exists():                            # done by a worker that died before it could say so
+        return json.loads((folder / "result.json").read_text())
+    beat, checkpoint = folder.with_name(f"{folder.name}.progress"), folder.with_name(f"{folder.name}.checkpoint")
 
     def progress(step: int, accuracy: float) -> None:
         with atomic_path(beat) as temporary:
             temporary.write_text(json.dumps([step, accuracy]))
 
+    _choose_device()
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        result = {"name": run["name"], **function(run, temporary, progress)}
+        result = {"name": run["name"], **function(run, temporary, progress, checkpoint)}
         result["seconds"] = round(time.perf_counter() - start, 1)
         (temporary / "result.json").write_text(json.dumps(result))
+    checkpoint.unlink(missing_ok=True)
     beat.unlink(missing_ok=True)
     return result
+
+
+def _choose_device() -> None:
+    """Let the workers of this machine, which Dask numbers, take its accelerators in turn."""
+    if torch.cuda.is_available():
+        with contextlib.suppress(ValueError):                        # not in a worker, or one with a name of its own
+            torch.cuda.set_device(int(get_worker().name) % torch.cuda.device_count())
 
 
 def finished(scratch: Path) -> dict[str, dict]:
@@ -88,10 +103,18 @@ def _heartbeat(scratch: Path, run: dict) -> tuple[int, float | None]:
         return 0, None
 
 
-def _place(error: BaseException) -> str:
-    """Where an exception was raised, " (file, line)"."""
+def _explained(error: BaseException) -> str:
+    """What went wrong, where (file and line) unless the message is meant for the user, and what helps."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, UserError):
+        return text
+    if isinstance(error, KilledWorker):
+        return (f"its worker died {error.allowed_failures + 1} times, which the system does when memory runs out. Lower S4BT_WORKERS, or the "
+                "batch size in params.yaml")
     frames = traceback.extract_tb(error.__traceback__)
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    text += f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    return text + (". Memory ran out: lower S4BT_WORKERS, or the batch size in params.yaml" if memory else "")
 
 
 class Grid:
@@ -100,7 +123,7 @@ class Grid:
     with Grid(scratch, "retrain listops", steps) as grid:
         results = grid.run(function, runs)
 
-    function(run, folder, progress) -> dict must be importable by the workers; progress(step, accuracy) reports from inside.
+    function(run, folder, progress, checkpoint) -> dict must be importable by the workers; progress(step, accuracy) reports from inside.
     steps: all the steps that will be asked for, which the ETA counts with; up to INLINE of them are done in this process, because
     starting workers costs some five seconds. A worker that dies is replaced and its run done again, three times at most; a run
     that fails does not stop the others.
@@ -155,7 +178,7 @@ class Grid:
                 scores = "  ".join(f"{key} {value:.3f}" for key, value in outcome.items() if key in ("accuracy", "val_accuracy"))
                 self.say(f"{len(done)} of {len(runs)}  {run['name']}  {scores}")
             else:
-                why = f"{type(outcome).__name__}: {outcome}{'' if isinstance(outcome, UserError) else _place(outcome)}"
+                why = _explained(outcome)
                 if not isinstance(outcome, may_fail):
                     failures[run["name"]] = why
                 self.say(f"{run['name']} {'FAILED' if run['name'] in failures else 'is left out'}, {why}")

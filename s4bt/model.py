@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
 
 from s4bt.balance import check_rank
 from s4bt.dss import DSS, STATE_SPACE
@@ -41,6 +40,20 @@ def _sequences(rows: Tensor, like: Tensor) -> Tensor:
     return rows.view(-1, len(like), like.shape[-1]).transpose(0, 1)
 
 
+class SumOverProcesses(torch.autograd.Function):
+    """Sum of x over the processes of `torch.distributed`; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return SumOverProcesses.forward(None, grad)
+
+
 class BatchNorm(nn.BatchNorm1d):
     """Batch norm over the channels of (B, H, L); with `torch.distributed` over the batches of all processes."""
 
@@ -48,11 +61,11 @@ class BatchNorm(nn.BatchNorm1d):
         x = _rows(u)
         if not (self.training and distributed.is_initialized()):
             return _sequences(super().forward(x[None])[0], u)
-        size = torch.tensor(float(x.shape[1]), device=u.device)
-        distributed.all_reduce(size)
-        mean = all_reduce(x.sum(1)) / size
+        total = SumOverProcesses.apply
+        size = total(torch.tensor(float(x.shape[1]), device=u.device))
+        mean = total(x.sum(1)) / size
         centred = x - mean[:, None]
-        var = all_reduce(centred.square().sum(1)) / size
+        var = total(centred.square().sum(1)) / size
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)

@@ -208,7 +208,7 @@ def fit(model: S4Model, dataset: Dataset, config: TrainConfig, lr: float, seed: 
     longest = np.array(train.lengths).reshape(len(train), -1).max(1)
     saved = load_checkpoint(checkpoint, model, opt) if checkpoint else None
     (best, curve), losses = saved or (None, []), []
-    network = DistributedDataParallel(model, broadcast_buffers=False) if distributed.is_initialized() else model
+    network = DistributedDataParallel(model) if distributed.is_initialized() else model
 
     def record(step: int) -> None:
         nonlocal best, losses
@@ -235,7 +235,8 @@ def fit(model: S4Model, dataset: Dataset, config: TrainConfig, lr: float, seed: 
             group["lr"] = rate * learning_rate(step - 1, config.steps, config.warmup)
         with torch.autocast(where.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             logits = network(x[share()], None if lengths is None else lengths[share()])
-        loss = F.cross_entropy(logits.float(), y[share()], reduction="sum") / len(y)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        loss = F.cross_entropy(logits, y[share()], reduction="sum") / len(y)
         opt.zero_grad(set_to_none=True)
         (loss * distributed.get_world_size() if distributed.is_initialized() else loss).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -21,8 +21,8 @@ from s4bt.files import ROOT, UserError
 
 LOCKED = {canonicalize_name((r := Requirement(line)).name): str(r.specifier).removeprefix("==")
           for line in (ROOT / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")}
-STAIRS = ["files", "config", "lti", "gramian", "balance", "fit", "reducers", "errors", "ranks", "dss", "model", "tasks", "train", "grid", "arms", "summary", "figures",
-          "notebook", "project"]
+STAIRS = ["files", "config", "lti", "gramian", "balance", "fit", "reducers", "errors", "ranks", "convolution", "dss", "model", "tasks", "train",
+          "grid", "arms", "summary", "figures", "notebook", "parallel", "project"]
 
 
 def test_the_lock_was_resolved_from_this_list():

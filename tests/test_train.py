@@ -160,7 +160,7 @@ def test_batches_for_an_accelerator_are_made_ahead_and_are_the_same(monkeypatch)
 
 # -- the grid: functions at module level, so that workers can import them -----------------------------------------------------
 
-def square(run, folder, progress):
+def square(run, folder, progress, checkpoint):
     (folder / "log").write_text(str(os.getpid()))
     progress(run["steps"], 0.5)
     if run.get("fail"):

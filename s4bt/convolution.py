@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from s4bt.lti import decay, power_sum
+from s4bt.lti import planes, power_sum, powers
 
 BLOCK = 2**18           # samples, padding and all, that a CPU transforms at once
 CHUNKED = 16            # on a CPU at most so many modes are convolved in chunks, as tests/benchmarks/layer.py measures; else by FFT
@@ -35,18 +35,25 @@ def _blocks(u: Tensor, n: int) -> list[slice]:
     return [slice(i, min(i + size, H)) for i in range(0, H, size)]
 
 
+def _padded(u: Tensor, n: int, channels: int) -> Tensor:
+    """Room (channels, B, n) for some of the channels of u, zero behind them."""
+    room = u.new_empty(channels, u.shape[1], n)
+    room[..., u.shape[-1]:] = 0
+    return room
+
+
 class FFTConvolution(torch.autograd.Function):
-    """y[h, b] = (K[h] * u[h, b])[:L] for u (H, B, L) and K (H, L).
+    """y[h, b] = (K[h] * u[h, b])[:L] + D[h] u[h, b] for u (H, B, L), K (H, L) and D (H,).
 
     grad u is the correlation of grad y with K, grad K that of grad y with u, summed over b: products with conjugate spectra.
     """
 
     @staticmethod
-    def forward(ctx, u: Tensor, K: Tensor) -> Tensor:
+    def forward(ctx, u: Tensor, K: Tensor, D: Tensor) -> Tensor:
         L = u.shape[-1]
         ctx.n = n = scipy.fft.next_fast_len(2 * L - 1, real=True)
-        K_f, y, blocks = torch.fft.rfft(K, n)[:, None], torch.empty_like(u), _blocks(u, n)
-        padded = u.new_zeros(blocks[0].stop, u.shape[1], n)
+        K_f, y, blocks = torch.fft.rfft(K, n).add_(D[:, None])[:, None], torch.empty_like(u), _blocks(u, n)
+        padded = _padded(u, n, blocks[0].stop)
         for h in blocks:
             part = padded[:h.stop - h.start]
             part[..., :L] = u[h]
@@ -57,19 +64,19 @@ class FFTConvolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         (u, K_f), n, L = ctx.saved_tensors, ctx.n, grad.shape[-1]
-        grad_u, blocks, K_conj = torch.empty_like(u), _blocks(u, n), K_f.conj().resolve_conj()
+        grad_u, blocks, K_conj = torch.empty_like(u), _blocks(u, n), torch.conj_physical(K_f)
         grad_K = torch.empty_like(K_f[:, 0])
-        padded = u.new_zeros(blocks[0].stop, u.shape[1], n)
+        padded = _padded(u, n, blocks[0].stop)
         for h in blocks:
             part = padded[:h.stop - h.start]
             part[..., :L] = u[h]
-            u_f = torch.fft.rfft(part)
-            torch.view_as_real(u_f)[..., 1].neg_()
+            u_f = torch.fft.rfft(part).conj_physical_()
             part[..., :L] = grad[h]
             g_f = torch.fft.rfft(part)
             grad_K[h] = u_f.mul_(g_f).sum(1)
             grad_u[h] = torch.fft.irfft(g_f.mul_(K_conj[h]), n)[..., :L]
-        return grad_u, torch.fft.irfft(grad_K, n)[..., :L]
+        grad_K = torch.fft.irfft(grad_K, n)[..., :L]
+        return grad_u, grad_K, grad_K[:, 0]
 
 
 def chunk_length(L: int, N: int) -> int:
@@ -77,13 +84,8 @@ def chunk_length(L: int, N: int) -> int:
     return math.ceil(L / math.ceil(L / (64 if L > 512 and N > 8 else 32)))
 
 
-def _planes(z: Tensor) -> Tensor:
-    """(H, T, N) complex as (H, T, 2N) real, real and imaginary parts side by side."""
-    return torch.view_as_real(z).flatten(-2)
-
-
 def _complex(x: Tensor, *shape: int) -> Tensor:
-    """The inverse of `_planes`, with other leading dimensions."""
+    """The inverse of `planes`, with other leading dimensions."""
     return torch.view_as_complex(x.view(*shape, -1, 2))
 
 
@@ -96,42 +98,41 @@ class ChunkedConvolution(torch.autograd.Function):
         ctx.L, ctx.T = L, (T := chunk_length(L, a.shape[1]))
         C = math.ceil(L / T)
         u = (u if C * T == L else F.pad(u, (0, C * T - L))).reshape(H, B * C, T)
-        j = torch.arange(T, device=u.device, dtype=D.dtype)[:, None]
-        p = torch.polar(decay(a.real[:, None] * j), a.imag[:, None] * j)                     # (H, T, N) a^j
-        q = (w * torch.exp(a))[:, None] * p                                               # w a^{j+1}
+        j = torch.arange(T, device=u.device, dtype=D.dtype)
+        p = powers(a, j)                                                                     # (H, T, N) a^j
+        q = (w * torch.exp(a))[:, None] * p                                                  # w a^{j+1}
         K = torch.cat([(w.real.sum(1) + D)[:, None], q.real.sum(2)[:, :-1]], 1)               # (H, T)
         toeplitz = F.pad(K, (T - 1, 0)).unfold(1, T, 1).flip(1)                               # (H, T, T) [i, j] = K[j - i]
-        enter, leave = _planes(p.flip(1)), _planes(q.conj().resolve_conj())                   # (H, T, 2N)
+        enter, leave = planes(p.flip(1)), planes(q.conj())                   # (H, T, 2N)
         V, a_T = _complex(torch.bmm(u, enter), H, B, C), torch.exp(a * T)[:, None]
         x = torch.zeros_like(V)
         for c in range(C - 1):
             torch.addcmul(V[:, :, c], a_T, x[:, :, c], out=x[:, :, c + 1])
         y = torch.bmm(u, toeplitz)
         if C > 1:
-            y.baddbmm_(_planes(x).view(H, B * C, -1), leave.mT)
-        ctx.save_for_backward(u, a, w, p, toeplitz, enter, leave, x)
+            y.baddbmm_(planes(x).view(H, B * C, -1), leave.mT)
+        ctx.save_for_backward(u, a, w, j, p, toeplitz, enter, leave, x)
         return y.view(H, B, C * T)[..., :L]
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        u, a, w, p, toeplitz, enter, leave, x = ctx.saved_tensors
+        u, a, w, j, p, toeplitz, enter, leave, x = ctx.saved_tensors
         (H, B, C, _), T, L = x.shape, ctx.T, ctx.L
         g = (grad if C * T == L else F.pad(grad, (0, C * T - L))).reshape(H, B * C, T)
         grad_x, a_T, e_a = _complex(torch.bmm(g, leave), H, B, C), torch.exp(a * T), torch.exp(a)
         grad_V, back = torch.zeros_like(grad_x), a_T.conj().resolve_conj()[:, None]
         for c in reversed(range(C - 1)):
             torch.addcmul(grad_x[:, :, c + 1], back, grad_V[:, :, c + 1], out=grad_V[:, :, c])
-        V = _planes(grad_V).view(H, B * C, -1)
+        V = planes(grad_V).view(H, B * C, -1)
         grad_u = torch.bmm(g, toeplitz.mT).baddbmm_(V, enter.mT).view(H, B, C * T)[..., :L]
         products = F.pad(torch.bmm(u.mT, g), (0, T)).flatten(1)                               # (H, T, 2T): sums along the diagonals
         grad_K = F.pad(products, (0, T)).view(H, T, 2 * T + 1)[..., :T].sum(1)
-        grad_q = _complex(torch.bmm(g.mT, _planes(x).view(H, B * C, -1)), H, T).conj().resolve_conj()
+        grad_q = _complex(torch.bmm(g.mT, planes(x).view(H, B * C, -1)), H, T).conj().resolve_conj()
         torch.view_as_real(grad_q)[:, :-1, :, 0].add_(grad_K[:, 1:, None])
         e_w, p_conj = w * e_a, p.conj().resolve_conj()
         grad_p = _complex(torch.bmm(u.mT, V), H, T).flip(1).addcmul_(e_w.conj().resolve_conj()[:, None], grad_q)
         grad_e = (p_conj * grad_q).sum(1)                                                   # of w exp(a)
-        j = torch.arange(T, device=u.device, dtype=grad.dtype)[:, None]
-        grad_a = (p_conj * grad_p * j).sum(1) + e_w.conj() * grad_e + T * a_T.conj() * (x.conj() * grad_V).sum((1, 2))
+        grad_a = (p_conj * grad_p * j[:, None]).sum(1) + e_w.conj() * grad_e + T * a_T.conj() * (x.conj() * grad_V).sum((1, 2))
         return grad_u, grad_a, e_a.conj() * grad_e + grad_K[:, :1], grad_K[:, 0]
 
 
@@ -139,9 +140,4 @@ def convolve(u: Tensor, a: Tensor, w: Tensor, D: Tensor) -> Tensor:
     """y (H, B, L) = K * u with the kernel of the module's glossary, in chunks or by FFT, whichever is known to be faster."""
     if u.device.type == "cpu" and a.shape[1] <= CHUNKED:
         return ChunkedConvolution.apply(u, a, w, D)
-    return FFTConvolution.apply(u, with_feedthrough(power_sum(a, w, u.shape[-1]), D))
-
-
-def with_feedthrough(K: Tensor, D: Tensor) -> Tensor:
-    """K (H, L) with D (H,) added to its first sample."""
-    return torch.cat([K[:, :1] + D[:, None], K[:, 1:]], 1)
+    return FFTConvolution.apply(u, power_sum(a, w, u.shape[-1]), D)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from s4bt.convolution import FFTConvolution, convolve, with_feedthrough
+from s4bt.convolution import FFTConvolution, convolve
 from s4bt.lti import DiagonalLTI, UnstableSystem, expm1, power_sum
 
 STATE_SPACE = ("Lambda_re", "Lambda_im", "W", "log_dt", "D")
@@ -87,7 +87,7 @@ class DSS(nn.Module):
         """
         Lambda = self.Lambda()
         a = self._exponent(Lambda, torch.exp(self.log_dt))                               # (H, N)
-        w = torch.view_as_complex(self.W) / Lambda
+        w = torch.view_as_complex(self.W) * torch.reciprocal(Lambda)
         if self.version == "exp":
             return a, w * expm1(a), None
         growing = a.real > 0
@@ -113,7 +113,7 @@ class DSS(nn.Module):
             v, (a, w, growing) = u.transpose(0, 1).to(self.D.dtype).contiguous(), self._discrete()
             if growing is None:
                 return convolve(v, a, w, self.D).transpose(0, 1)
-            return FFTConvolution.apply(v, with_feedthrough(self._kernel(u.shape[-1], a, w, growing), self.D)).transpose(0, 1)
+            return FFTConvolution.apply(v, self._kernel(u.shape[-1], a, w, growing), self.D).transpose(0, 1)
 
     def step(self, u: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One step of the recurrence x <- exp(lambda dt) x + u, y = Re(w x) + D u; equal to `forward`, step by step.

@@ -22,47 +22,46 @@ import torch
 from torch import Tensor
 
 
-def decay(exponent: Tensor) -> Tensor:
-    """exp of real numbers, and 0 where that is near the smallest number of the format: subnormal numbers take a CPU ten times as long."""
-    size = torch.exp(exponent)
-    return torch.nn.functional.threshold_(size, torch.finfo(size.dtype).tiny * 2.0**20, 0.0)
+def powers(a: Tensor, k: Tensor) -> Tensor:
+    """exp(a k): (H, N) and real (M,) -> (H, M, N).
+
+    0 where it is near the smallest number of the format: subnormal numbers take a CPU ten times as long.
+    """
+    size, angle = torch.exp(a.real[:, None] * k[:, None]), a.imag[:, None] * k[:, None]
+    size = torch.nn.functional.threshold_(size, torch.finfo(size.dtype).tiny * 2.0**20, 0.0)
+    return torch.complex(size * torch.cos(angle), size * torch.sin(angle))                   # five times as fast as torch.polar
 
 
-def geometric(log_ratio_re: Tensor, log_ratio_im: Tensor, start: int, count: int, stride: int) -> tuple[Tensor, Tensor]:
-    """Real and imaginary part of exp(log_ratio * (start + stride * k)), k = 0 .. count - 1, shape (..., count)."""
-    k = start + stride * torch.arange(count, device=log_ratio_re.device, dtype=log_ratio_re.dtype)
-    size, angle = decay(log_ratio_re[..., None] * k), log_ratio_im[..., None] * k
-    return size * torch.cos(angle), size * torch.sin(angle)
+def planes(z: Tensor) -> Tensor:
+    """(..., N) complex as (..., 2N) real, real and imaginary parts side by side."""
+    return torch.view_as_real(z.resolve_conj()).flatten(-2)
 
 
 class PowerSum(torch.autograd.Function):
-    """`power_sum` with its adjoint written out: two matrix products and one pass over (H, N, I) arrays, and no (H, N, length) array."""
+    """`power_sum` with its adjoint written out: two matrix products and a few passes over (H, I, N), and no (H, N, length) array."""
 
     @staticmethod
     def forward(ctx, a: Tensor, w: Tensor, length: int, shift: int) -> Tensor:
-        ctx.length, ctx.shift = length, shift
-        ctx.T = T = 2 ** math.ceil(math.log2(length) / 2)
-        g_re, g_im = geometric(a.real, a.imag, -shift, -(-length // T), T)                   # (H, N, I)
-        right = torch.cat(geometric(a.real, a.imag, 0, T, 1), 1)                             # (H, 2N, T)
-        w_re, w_im = w.real[..., None], w.imag[..., None]
-        left = torch.cat([w_re * g_re - w_im * g_im, -(w_re * g_im + w_im * g_re)], 1)       # (H, 2N, I)
-        ctx.save_for_backward(w, g_re, g_im, right)
-        return (left.mT @ right).flatten(1)[:, :length]
+        T = 2 ** math.ceil(math.log2(length) / 2)
+        I = -(-length // T)
+        k = torch.arange(max(I, T), device=a.device, dtype=a.real.dtype)
+        k = torch.cat([T * k[:I] - shift, k[:T]])
+        p = powers(a, k)
+        outer, inner = p[:, :I], planes(p[:, I:])                                            # (H, I, N), (H, T, 2N)
+        ctx.length = length
+        ctx.save_for_backward(w, outer, inner, k)
+        return (planes((w[:, None] * outer).conj()) @ inner.mT).flatten(1)[:, :length]
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         """grad w = conj(sum_l grad_l e_l), grad a = conj(w sum_l grad_l (l - shift) e_l) with e_l = exp(a (l - shift))."""
-        (w, g_re, g_im, right), T = ctx.saved_tensors, ctx.T
-        N, I = g_re.shape[1:]
-        g = torch.nn.functional.pad(grad, (0, I * T - ctx.length)).view(-1, I, T)
-        steps = torch.arange(T, device=g.device, dtype=g.dtype)
-        inner = right @ torch.cat([g, g * steps], 1).mT                                      # (H, 2N, 2I): over j, plain and times j
-        re, im = inner[:, :N], inner[:, N:]
-        start = torch.arange(I, device=g.device, dtype=g.dtype) * T - ctx.shift              # l = start_i + j
-        plain_re, plain_im = g_re * re[..., :I] - g_im * im[..., :I], g_re * im[..., :I] + g_im * re[..., :I]
-        times_re = plain_re @ start + (g_re * re[..., I:] - g_im * im[..., I:]).sum(-1)
-        times_im = plain_im @ start + (g_re * im[..., I:] + g_im * re[..., I:]).sum(-1)
-        return ((w * torch.complex(times_re, times_im)).conj(), torch.complex(plain_re.sum(-1), -plain_im.sum(-1)), None, None)
+        w, outer, inner, k = ctx.saved_tensors
+        (H, I, N), T = outer.shape, inner.shape[1]
+        g = torch.nn.functional.pad(grad, (0, I * T - ctx.length)).view(H, I, T)             # l - shift = k_i + j
+        sums = torch.view_as_complex((torch.cat([g, g * k[I:]], 1) @ inner).view(H, 2 * I, N, 2))   # over j, plain and times j
+        plain = outer * sums[:, :I]
+        times = torch.addcmul(outer * sums[:, I:], plain, k[:I, None].to(plain.dtype)).sum(1)
+        return torch.conj_physical(w * times), torch.conj_physical(plain.sum(1)), None, None
 
 
 def power_sum(a: Tensor, w: Tensor, length: int, shift: int = 0) -> Tensor:
@@ -83,10 +82,25 @@ def _places(bad: Tensor) -> str:
     return "first at " + "; ".join(name(*i[:-1], n=i[-1]) for i in bad.nonzero()[:3].tolist())
 
 
+class Expm1(torch.autograd.Function):
+    """`expm1` with its derivative exp(z), half of which it computes anyway."""
+
+    @staticmethod
+    def forward(ctx, z: Tensor) -> Tensor:
+        size, cos = torch.exp(z.real), torch.cos(z.imag)
+        im = size * torch.sin(z.imag)
+        ctx.save_for_backward(size * cos, im)
+        return torch.complex(torch.expm1(z.real) * cos - 2 * torch.sin(z.imag / 2) ** 2, im)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        re, im = ctx.saved_tensors
+        return grad * torch.complex(re, -im)
+
+
 def expm1(z: Tensor) -> Tensor:
     """exp(z) - 1 of a complex z without cancellation near 0."""
-    re = torch.expm1(z.real) * torch.cos(z.imag) - 2 * torch.sin(z.imag / 2) ** 2
-    return torch.complex(re, torch.exp(z.real) * torch.sin(z.imag))
+    return Expm1.apply(z)
 
 
 def per_batch(x, like: Tensor) -> Tensor:

@@ -56,6 +56,29 @@ def test_two_steps_scale_real_and_imaginary_parts_apart(version, poles):
     assert torch.allclose(h, dss.kernel(40), rtol=1e-9, atol=1e-12) and not torch.allclose(h, same.kernel(40), rtol=1e-2)
 
 
+@pytest.mark.parametrize("version, poles", KINDS)
+@pytest.mark.parametrize("steps", ["one", "two"])
+def test_gradients_of_all_parameters_are_those_of_the_formula(version, poles, steps):
+    dss = layer(version, poles, steps=steps)
+    g, parameters = torch.randn(3, 40, dtype=torch.float64), [dss.Lambda_re, dss.Lambda_im, dss.W, dss.log_dt]
+    plain = formula(dss, 40) if steps == "one" else None
+    if steps == "two":                                               # two equal steps: the gradients of the one, shared out
+        same = layer(version, poles)
+        with torch.no_grad():
+            dss.log_dt[:, 1] = dss.log_dt[:, 0]
+            for name in ("Lambda_re", "Lambda_im", "W"):
+                getattr(same, name).copy_(getattr(dss, name))
+            same.log_dt.copy_(dss.log_dt[:, 0])
+        plain = formula(same, 40)
+        expected = torch.autograd.grad(plain, [same.Lambda_re, same.Lambda_im, same.W, same.log_dt], g)
+    else:
+        expected = torch.autograd.grad(plain, parameters, g)
+    found = torch.autograd.grad(dss.kernel(40), parameters, g)
+    for got, right in zip(found, expected):
+        got = got.sum(1) if got.shape != right.shape else got
+        assert torch.allclose(got, right, rtol=1e-7, atol=1e-9 * float(right.abs().max()))
+
+
 def test_growing_softmax_poles_do_not_overflow():
     dss = layer("softmax", L=2000, dt_min=0.1, dt_max=0.1)
     with torch.no_grad():

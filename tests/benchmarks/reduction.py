@@ -4,17 +4,13 @@ accuracy.csv and their figures.
 Everything on one thread, in one process but for the memory. The rivals are an optional extra (pip install -e .[rivals]); a tool that is not
 installed is left out, and said; rivals are timed on 6 to 64 of the systems, one by one as they work, the best of three runs. A complex system of N modes is given to them as the real one of order 2 N that does the same.
 """
-import csv
 import importlib.metadata
 import json
-import os
 import subprocess
 import sys
-import time
 import warnings
 
-for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):           # before NumPy is imported
-    os.environ[threads] = "1"
+from tests.benchmarks.common import OUT, exponent, finish, row, seconds, write  # first, because it sets the number of threads
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,7 +25,6 @@ from s4bt.files import ROOT
 from s4bt.lti import DiagonalLTI
 from s4bt.model import S4Model, truncate
 
-OUT = ROOT / "results" / "bench"
 LAYERS, CHANNELS, N, R = 6, 256, 64, 16
 
 
@@ -38,17 +33,6 @@ def trained_like(count: int, order: int, seed: int = 0) -> DiagonalLTI:
     rng = np.random.default_rng(seed)
     poles = -0.5 * np.exp(0.7 * rng.normal(size=(count, order))) + 1j * skew_hippo(order).imag * (1 + 0.05 * rng.normal(size=(count, order)))
     return DiagonalLTI(torch.tensor(poles), torch.tensor(rng.normal(size=(count, order)) + 1j * rng.normal(size=(count, order))), real=False)
-
-
-def seconds(function, repeat: int = 3) -> float:
-    """The best of some runs, after one to warm up."""
-    function()
-    best = np.inf
-    for _ in range(repeat):
-        start = time.perf_counter()
-        function()
-        best = min(best, time.perf_counter() - start)
-    return best
 
 
 def embedded(poles: np.ndarray, residues: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -162,12 +146,10 @@ def growth(rows: list[dict]) -> dict[str, tuple[list, list, float]]:
         for size in sizes:
             system, share = make(size)
             times.append(seconds(lambda: balanced_truncation(system, min(8, system.order // 2)), 2 if size < 256 else 1) / share)  # noqa: B023
-        half = len(sizes) // 2
-        exponent = float(np.polyfit(np.log(sizes[half:]), np.log(times[half:]), 1)[0])
-        curves[name] = (sizes, times, exponent)
+        curves[name] = (sizes, times, exponent(sizes, times))
         unit = "s" if name.endswith("systems") else "s each"
         rows += [row(f"balanced truncation, {name}: {size}", value, unit) for size, value in zip(sizes, times)]
-        rows.append(row(f"balanced truncation, {name}: exponent", exponent, "power"))
+        rows.append(row(f"balanced truncation, {name}: exponent", curves[name][2], "power"))
     return curves
 
 
@@ -200,20 +182,6 @@ def weighted(rows: list[dict]) -> None:
         rows.append(row(f"truncate a laptop-scale model to r = 8 and measure it: {method}", took, "s", 10))
 
 
-def row(what: str, value: float, unit: str, limit: float | None = None) -> dict:
-    line = {"what": what, "value": f"{value:.3g}", "unit": unit, "limit": "" if limit is None else f"{limit:.3g}",
-            "met": "" if limit is None else value <= limit}
-    print(line, flush=True)
-    return line
-
-
-def write(path, lines: list[dict]) -> None:
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for line in lines for key in line)))
-        writer.writeheader()
-        writer.writerows(lines)
-
-
 def draw(took: dict, curves: dict, found: list[dict]) -> None:
     figures.use_style()
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.2))
@@ -221,9 +189,9 @@ def draw(took: dict, curves: dict, found: list[dict]) -> None:
     axes[0].barh(names, [took[n] for n in names], color=["0.3" if n in ("s4bt", "LAPACK calls alone") else "0.75" for n in names])
     axes[0].set(xscale="log", xlabel=f"seconds, {LAYERS * CHANNELS} systems, N = {N} to {R}, one thread", xlim=(0.5, 200))
     for ax, ending, label in ((axes[1], "against N", "modes N"), (axes[2], "against systems", "systems")):
-        for (name, (sizes, times, exponent)), marker in zip(curves.items(), "osv"):
+        for (name, (sizes, times, power)), marker in zip(curves.items(), "osv"):
             if name.endswith(ending):
-                ax.loglog(sizes, times, marker=marker, label=f"{name.split(',')[0]}: power {exponent:.2f}")
+                ax.loglog(sizes, times, marker=marker, label=f"{name.split(',')[0]}: power {power:.2f}")
         ax.set(xlabel=label, ylabel="seconds per system" if ending == "against N" else "seconds")
         ax.legend(fontsize=7)
     for ax in axes:
@@ -251,12 +219,9 @@ def main() -> None:
     rows: list[dict] = []
     took, curves, found = speed(rows), growth(rows), accuracy()
     weighted(rows)
-    OUT.mkdir(parents=True, exist_ok=True)
-    write(OUT / "reduction.csv", rows)
     write(OUT / "accuracy.csv", found)
     draw(took, curves, found)
-    if missed := [line["what"] for line in rows if line["met"] is False]:
-        raise SystemExit("a limit was missed: " + "; ".join(missed))
+    finish("reduction", rows)
 
 
 if __name__ == "__main__":

@@ -125,20 +125,32 @@ def truncate_run(run: dict, folder: Path, progress, _: Path) -> dict:
     return {"reducer": run["reducer"], "seed": run["seed"], "rows": rows}
 
 
-def rank_rules(model: S4Model, dataset: Dataset, grid: Grid, seed: int) -> pd.DataFrame:
-    """Accuracy of one pretrained model when its states are spread over the layers by a rule, and evenly: one row per rule, method, rank.
+RULES = {"bt-discrete": {"budget": budget}, "weighted": {"budget": budget}, "modal": {"last": last}}
+
+
+def rule_runs(scale: str, task: str, grid: Grid) -> list[dict]:
+    """One run per method that spreads the states of the first seed's model over its layers."""
+    return [_run("rules", scale, task, TRUNCATION * (1 + len(rules)) * len(grid.ranks[:-1]), reducer=method, seed=grid.seeds[0])
+            for method, rules in RULES.items()]
+
+
+def rule_run(run: dict, folder: Path, progress, _: Path) -> dict:
+    """Accuracy of one pretrained model when its states are spread over the layers by a rule, and evenly: one row per rule and rank.
 
     A rule gets as many states in all as the even spread, rank times layers.
     """
-    seen, rows, depth = calibration(dataset, grid.one_shot.calibration, seed), [], len(model.blocks)
-    for method, rules in {"bt-discrete": {"budget": budget}, "weighted": {"budget": budget}, "modal": {"last": last}}.items():
-        references = {}
-        for rank in sorted(grid.ranks)[:-1]:
-            for name, rule in {"even": None, **rules}.items():
-                small, report = truncate(model, rule(rank * depth) if rule else rank, method, seen, references)
-                rows.append({"method": method, "rule": name, "states": rank * depth, "ranks": " ".join(str(row["rank"]) for row in report),
-                             "accuracy": evaluate(small, dataset, "test")["accuracy"]})
-    return pd.DataFrame(rows)
+    _, dataset = _data(run)
+    _, grid = load_task(run["scale"], run["task"])
+    seed_everything(run["seed"])
+    model = load_model(pretrained_path(run["scale"], run["task"], run["seed"])).to(device())
+    seen, depth, references, rows = calibration(dataset, grid.one_shot.calibration, run["seed"]), len(model.blocks), {}, []
+    for rank in sorted(grid.ranks)[:-1]:
+        for name, rule in {"even": None, **RULES[run["reducer"]]}.items():
+            small, report = truncate(model, rule(rank * depth) if rule else rank, run["reducer"], seen, references)
+            rows.append({"method": run["reducer"], "rule": name, "states": rank * depth,
+                         "ranks": " ".join(str(row["rank"]) for row in report), "accuracy": evaluate(small, dataset, "test")["accuracy"]})
+            progress(TRUNCATION * len(rows), rows[-1]["accuracy"])
+    return {"rows": rows}
 
 
 # -- retrain --------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from s4bt.gramian import cauchy_cholesky, chunks, flattened, hankel_singular_values, promoted, symmetric_factor
-from s4bt.lti import DiagonalLTI, UnstableSystem, expm1
+from s4bt.lti import DiagonalLTI, UnstableSystem
+from s4bt.powers import expm1
 
 __all__ = ["balanced_truncation", "error_bound", "hankel_singular_values", "shared_balanced_truncation"]
 

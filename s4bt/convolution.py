@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from s4bt.lti import planes, power_sum, powers
+from s4bt.powers import planes, power_sum, powers
 
 BLOCK = 2**18           # samples, padding and all, that a CPU transforms at once
 CHUNKED = 16            # on a CPU at most so many modes are convolved in chunks, as tests/benchmarks/layer.py measures; else by FFT

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from s4bt.convolution import FFTConvolution, convolve
-from s4bt.lti import DiagonalLTI, UnstableSystem, expm1, power_sum
+from s4bt.lti import DiagonalLTI, UnstableSystem
+from s4bt.powers import expm1, power_sum
 
 STATE_SPACE = ("Lambda_re", "Lambda_im", "W", "log_dt", "D")
 

@@ -17,7 +17,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from s4bt.lti import DiagonalLTI, expm1
+from s4bt.lti import DiagonalLTI
+from s4bt.powers import expm1
 
 FAINT = 1e-6            # a real pole has no imaginary part to fit: what is shorter than this share of the whole is rounding
 NEARLY_REAL = 1e-3      # |Im a / Re a| is kept above it: closer to the real axis residues cancel, and two real poles would be two modes

@@ -19,7 +19,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from s4bt.lti import DiagonalLTI, expm1
+from s4bt.lti import DiagonalLTI
+from s4bt.powers import expm1
 
 TINY = torch.finfo(torch.float64).tiny
 CHUNK = 2**18           # entries of the N x N matrices that are worked on at a time: what fits into a cache

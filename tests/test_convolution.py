@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from s4bt import convolution
 from s4bt.convolution import ChunkedConvolution, FFTConvolution, chunk_length, convolve
 from s4bt.dss import DSS
-from s4bt.lti import power_sum
+from s4bt.powers import power_sum
 
 
 def system(H, N, seed=0, dtype=torch.complex128):

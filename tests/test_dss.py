@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from s4bt.dss import DSS, skew_hippo
-from s4bt.lti import DiagonalLTI, UnstableSystem, power_sum
+from s4bt.lti import DiagonalLTI, UnstableSystem
+from s4bt.powers import power_sum
 
 KINDS = [("exp", "tied"), ("exp", "per-channel"), ("softmax", "tied"), ("softmax", "per-channel")]
 

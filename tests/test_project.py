@@ -21,7 +21,7 @@ from s4bt.files import ROOT, UserError
 
 LOCKED = {canonicalize_name((r := Requirement(line)).name): str(r.specifier).removeprefix("==")
           for line in (ROOT / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")}
-STAIRS = ["files", "config", "lti", "gramian", "balance", "fit", "reducers", "errors", "ranks", "convolution", "dss", "model", "tasks", "train",
+STAIRS = ["files", "config", "powers", "lti", "gramian", "balance", "fit", "reducers", "errors", "ranks", "convolution", "dss", "model", "tasks", "train",
           "grid", "arms", "summary", "figures", "notebook", "parallel", "project"]
 
 

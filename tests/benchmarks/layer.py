@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from s4bt import convolution, figures
 from s4bt.convolution import ChunkedConvolution, FFTConvolution
 from s4bt.dss import DSS
-from s4bt.lti import power_sum
+from s4bt.powers import power_sum
 
 SHAPES = {(32, 1024, 64, 64): (3, 1.0), (16, 2048, 128, 64): (5, 1.0), (8, 1024, 256, 64): (8, 1.0), (32, 128, 32, 64): (None, 1.5)}
 RANKS = (2, 4, 8, 16, 32, 64)

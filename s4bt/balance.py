@@ -41,6 +41,11 @@ def error_bound(sigma: Tensor, rank: int) -> Tensor:
     return 2 * sigma[..., rank:].sum(-1)
 
 
+def error_bounds(sigma: Tensor) -> Tensor:
+    """`error_bound` of every rank 0 .. N - 1 at once, (..., N)."""
+    return 2 * sigma.flip(-1).cumsum(-1).flip(-1)
+
+
 @dataclass(frozen=True)
 class Balanced:
     """A flat batch of systems in balanced coordinates: x' = A x + b u, y = c x, P = Q = diag(sigma).

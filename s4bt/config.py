@@ -153,10 +153,10 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """AdamW with linear warm-up and cosine decay; the weights with the best validation accuracy are kept.
 
-    lr: learning rates to choose from on validation data; ssm_lr: the rate of the DSS parameters as a fraction of lr, dt_lr: that of their
-    steps, ssm_lr if not given (they have no weight decay); evaluations: how often validation accuracy is measured in a run; bucket: how many batches' worth of examples are
-    sorted by length together (1: not at all), which saves padding; precision: bfloat16 for the matrix products outside the DSS layers, which
-    stay in float32.
+    lr: learning rates to choose from on validation data; ssm_lr: the rate of the DSS parameters as a fraction of lr, dt_lr: that of
+    their steps, ssm_lr if not given (they have no weight decay); evaluations: how often validation accuracy is measured in a run, and
+    a checkpoint written; bucket: how many batches' worth of examples are sorted by length together (1: not at all), which saves padding;
+    precision: bfloat16 for the matrix products outside the DSS layers, which stay in float32.
     """
 
     steps: Count

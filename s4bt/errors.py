@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from s4bt.balance import order_kept, shared_balanced_truncation
+from s4bt.balance import error_bounds, order_kept, shared_balanced_truncation
 from s4bt.fit import output_energy
 from s4bt.gramian import hankel_singular_values
 from s4bt.lti import DiagonalLTI
@@ -79,7 +79,7 @@ def error_row(against: Reference, reduced: DiagonalLTI, stored: DiagonalLTI, dt:
         order = order.max() if joint else order
         at = lambda s: float(torch.nn.functional.pad(s, (0, 1)).gather(-1, order[..., None]).max())  # noqa: E731
         row |= {"sigma_max": float(sigma.max()), "limit": at(against.later), "gain": against.gain,
-                "bound": at(2 * sigma.flip(-1).cumsum(-1).flip(-1)) if against.method in BOUNDED else nan,
+                "bound": at(error_bounds(sigma)) if against.method in BOUNDED else nan,
                 "hinf": float((against.full - balanced(stored)).hinf_norm(joint, 4).max()),
                 "h2_error": _ratio(float((against.kernel - small).h2_norm().square().sum()), against.energy)}
     if spectrum is not None:

@@ -34,7 +34,8 @@ USER_ERRORS = ("UserError", "Diverged", "UnstableSystem")
 
 
 def scrub(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what differs between two executions of one notebook: timings, random ids, versions, warnings on stderr."""
+    """Drop what differs between two executions of one notebook: timings, random ids, versions, warnings on stderr, and where the kernel
+    happened to cut what a cell printed into pieces."""
     notebook.metadata.pop("papermill", None)
     notebook.metadata.get("language_info", {}).pop("version", None)
     for number, cell in enumerate(notebook.cells):
@@ -42,9 +43,13 @@ def scrub(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         for key in ("execution", "papermill"):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
-            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
-            for out in cell.outputs:
+            outputs, cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"], []
+            for out in outputs:
                 out.get("metadata", {}).pop("papermill", None)
+                if cell.outputs and out.output_type == "stream" == cell.outputs[-1].output_type:
+                    cell.outputs[-1].text += out.text
+                else:
+                    cell.outputs.append(out)
     return notebook
 
 

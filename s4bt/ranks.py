@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from s4bt.balance import order_kept
+from s4bt.balance import error_bounds, order_kept
 from s4bt.fit import output_energy
 from s4bt.gramian import hankel_singular_values
 from s4bt.lti import DiagonalLTI
@@ -43,7 +43,7 @@ def by_bound(share: float) -> Rule:
         found = []
         for kernel in kernels:
             sigma = hankel_singular_values(kernel)
-            tail, allowed = 2 * sigma.flip(-1).cumsum(-1).flip(-1), share * kernel.hinf_norm()
+            tail, allowed = error_bounds(sigma), share * kernel.hinf_norm()
             tail = torch.nn.functional.pad(tail, (0, 1))                                 # (H, 2 N + 1): after 0, 1, … values
             rank = _smallest((tail[:, 2::2] <= allowed[:, None]).all(0), kernel.order)
             while rank < kernel.order:                               # real poles take a mode each: the order may be below 2 rank

@@ -308,7 +308,8 @@ def reduce(system: DiagonalLTI, rank: int, method: str = "bt-discrete", dt=None,
     """Reduce every system of the batch to `rank` modes.  method: a key of REDUCERS; options: that reducer's own.
 
     dt: steps of a continuous system, a number or (H,): methods that work on the discrete kernel discretise it with them (zero-order hold)
-    and give a continuous system back; bt-shared and bt-channel do not need them. unstable: "refuse", or "keep": reduce the stable part and keep the other modes, which count.
+    and give a continuous system back; bt-shared and bt-channel do not need them. unstable: "refuse", or "keep": reduce the stable part
+    and keep the other modes, which count.
     Raises ValueError for an unknown method, TypeError for an option that the method does not have, and whatever the reducer raises.
     """
     if method not in REDUCERS:

@@ -106,11 +106,11 @@ def evaluate(model: S4Model, dataset: Dataset, name: str, size: int = 128) -> di
     """{"accuracy", "loss"} on a split, both means over its examples."""
     model.eval()
     where, split = next(model.parameters()).device, dataset[name]
-    total = torch.zeros(2, dtype=torch.float64)
+    total = torch.zeros(2, dtype=torch.float64, device=where)
     for start in range(0, len(split), size)[share()]:
         x, lengths, y = batch(dataset.info, split, slice(start, start + size), where)
         logits = model(x, lengths)
-        total += torch.stack([(logits.argmax(-1) == y).sum(), F.cross_entropy(logits, y, reduction="sum")]).cpu()
+        total += torch.stack([(logits.argmax(-1) == y).sum(), F.cross_entropy(logits, y, reduction="sum")])
     right, loss = (_summed(total, where) / len(split)).tolist()
     return {"accuracy": right, "loss": loss}
 
@@ -118,8 +118,7 @@ def evaluate(model: S4Model, dataset: Dataset, name: str, size: int = 128) -> di
 def _summed(x: Tensor, where: torch.device) -> Tensor:
     """x, or with `torch.distributed` its sum over the processes, on the CPU."""
     if distributed.is_initialized():
-        x = x.to(where)
-        distributed.all_reduce(x)
+        distributed.all_reduce(x := x.to(where))
     return x.cpu()
 
 

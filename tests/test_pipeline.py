@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -16,43 +17,18 @@ import pytest
 import yaml
 
 from s4bt.config import TASK_NAMES, load_scale
-from s4bt.files import RAW, ROOT
+from s4bt.files import ROOT
+from s4bt.notebook import scrub
 from s4bt.summary import COLUMNS
+from tests.copies import ENVIRONMENT, call, copy_project, good
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 NOTEBOOKS = sorted((ROOT / "notebooks" / "pipeline").glob("*.ipynb"))
-ENVIRONMENT = {**os.environ, "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]), "DVC_NO_ANALYTICS": "1",
-               "CI": "true"}
-for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS", "MAKE_TERMOUT", "MAKE_TERMERR"):         # this may run inside `make test`
-    ENVIRONMENT.pop(name, None)
-
-
-def call(command, folder, **extra):
-    """Run a shell command in a copy of the project; returns the finished process with its output as text."""
-    return subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, check=False,
-                          env={**ENVIRONMENT, "PYTHONPATH": str(folder), **extra})
-
-
-def good(command, folder, **extra):
-    done = call(command, folder, **extra)
-    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """The files that git tracks, as they are now, in a repository of their own; the data packages come along if they are there."""
-    folder = tmp_path_factory.mktemp("clone") / "s4bt"
-    names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True,
-                           text=True, check=True).stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
-    if RAW.exists():
-        shutil.copytree(RAW, folder / "data" / "raw")
-    good("git init -q && git add -A && git -c user.name=t -c user.email=t@example.org commit -qm all", folder)
-    return folder
+    return copy_project(tmp_path_factory.mktemp("clone") / "s4bt")
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +147,16 @@ def test_the_same_stage_gives_the_same_bytes(quick):
     assert {name for name in before if before[name] != after.get(name)} == set()
 
 
+def test_printed_text_is_one_piece_however_the_kernel_cut_it():
+    def cell(*outputs):
+        stream = lambda name, text: nbformat.v4.new_output("stream", name=name, text=text)  # noqa: E731
+        return nbformat.v4.new_code_cell("", outputs=[stream(*o) if o else nbformat.v4.new_output("display_data") for o in outputs])
+
+    cut = [cell(("stdout", "a\n"), ("stderr", "w"), ("stdout", "b\n"), None, ("stdout", "c")), cell(("stdout", "a\nb\n"), None, ("stdout", "c"))]
+    first, second = scrub(nbformat.v4.new_notebook(cells=cut)).cells
+    assert first.outputs == second.outputs and len(first.outputs) == 3
+
+
 def test_executed_notebooks_hold_nothing_that_changes(quick):
     folder, _, _ = quick
     for path in (folder / "results/quick").rglob("*.ipynb"):
@@ -205,6 +191,30 @@ def test_a_killed_run_leaves_no_writer_and_nothing_half_written(quick):
     assert {p.name: p.stat().st_mtime_ns for p in target.iterdir()} == before
     assert "runs were finished before" in good(" ".join(command), folder)
     assert not good("dvc --cd results/quick status", folder).replace("Data and pipelines are up to date.", "").strip()
+
+
+def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(quick):
+    """The small version of tests/faults.py."""
+    folder, _, _ = quick
+    results, dice = folder / "results/quick/image", random.Random(2)
+    before = {p.name: p.read_bytes() for p in results.glob("*") if p.is_file()}
+    command, killed = "dvc --cd results/quick repro --force --single-item retrain@image", 0
+    while killed < 3:
+        study = subprocess.Popen(command.split(), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+                                 env={**ENVIRONMENT, "PYTHONPATH": str(folder)})
+        try:
+            study.wait(dice.uniform(2, 7))
+            continue
+        except subprocess.TimeoutExpired:
+            killed += 1
+        family = psutil.Process(study.pid).children(recursive=True)
+        dice.choice([study, *family]).kill()
+        study.kill()
+        study.wait()
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert not alive, alive
+    good(command, folder)
+    assert {p.name: p.read_bytes() for p in results.glob("*") if p.is_file()} == before
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -139,8 +139,8 @@ def test_a_readme_without_its_table_is_named(tmp_path, monkeypatch):
 
 def test_the_readme_shows_every_target_and_file_that_exist():
     text = (ROOT / "README.md").read_text()
-    targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.M))
-    assert set(re.findall(r"make ([a-z]+)", text)) <= targets
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"make ([a-z-]+)", text)) <= targets
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert link.startswith("http") or (ROOT / link).exists(), link
 

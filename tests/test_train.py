@@ -1,8 +1,12 @@
 """Training, the grid over Dask, and the bookkeeping of the arms."""
+import errno
 import itertools
 import json
 import os
+import re
+import signal
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +18,7 @@ from distributed import Client, LocalCluster
 from s4bt import arms
 from s4bt.config import ListOpsData, TrainConfig, load_task
 from s4bt.files import UserError
-from s4bt.grid import Grid
+from s4bt.grid import Grid, execute, finished
 from s4bt.model import S4Model
 from s4bt.summary import across_tasks, correlations, gains, intervals
 from s4bt.tasks.prepare import prepare
@@ -201,6 +205,59 @@ def test_an_unexpected_error_names_file_and_line(tmp_path, monkeypatch, steps):
     line = square.__code__.co_firstlineno + 6
     with pytest.raises(UserError, match=rf"run0: ZeroDivisionError: .*test_train.py, line {line}\)"), Grid(tmp_path, "test", steps) as grid:
         grid.run(square, runs(1, crash=True))
+
+
+def trouble(run, folder, progress, checkpoint):
+    """What its name says; "dies once" writes a checkpoint, is killed as the system kills what takes too much memory, and goes on from it."""
+    with open(folder.with_name(f"{run['name']}.attempts"), "a") as file:
+        file.write(f"{time.time()}\n")
+    if run["name"] == "dies once" and not checkpoint.exists():
+        checkpoint.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    if run["name"] == "always dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if run["name"] == "wants too much":
+        torch.empty(10**15)
+    if run["name"] == "disk is full":
+        (folder / "log").symlink_to("/dev/full")
+        (folder / "log").write_text("x" * 10**6)
+    if run["name"] == "folder is read-only":
+        raise OSError(errno.EROFS, "Read-only file system")
+    if run["name"] == "loss is NaN":
+        net = model()
+        with torch.no_grad():
+            net.head.bias[0] = float("nan")
+        fit(net, DATA, SETTINGS, 0.01, seed=0)
+    time.sleep(0.3)
+    return {"accuracy": 0.5, "resumed": checkpoint.exists()}
+
+
+def test_what_goes_wrong_is_named_and_the_rest_is_done(tmp_path, monkeypatch):
+    monkeypatch.setenv("S4BT_WORKERS", "2")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]))
+    names = ["fine", "dies once", "always dies", "wants too much", "disk is full", "folder is read-only", "loss is NaN", "fine, too"]
+    with pytest.raises(UserError) as caught, Grid(tmp_path, "test", 1000) as grid:
+        grid.run(trouble, [{"name": name, "steps": 1} for name in names])
+    lines = str(caught.value).splitlines()
+    assert "5 of 8 runs failed; the others are kept" in lines[0] and not any("Traceback" in line for line in lines)
+    said = {line.split(":")[0].strip(): line for line in lines[1:]}
+    assert re.search("its worker died 4 times.*Lower S4BT_WORKERS", said["always dies"])
+    assert re.search(r"allocate memory.*test_train.py, line \d+\). Memory ran out: lower S4BT_WORKERS, or the batch size", said["wants too much"])
+    assert re.search("could not be written: No space left on device. Free some space", said["disk is full"])
+    assert re.search("could not be written: Read-only file system. .*make the folder writable", said["folder is read-only"])
+    assert re.search(r"the loss is not finite at step 4 \(learning rate 0.01\)", said["loss is NaN"])
+    done = finished(tmp_path)
+    assert set(done) == {"fine", "dies once", "fine, too"} and done["dies once"]["resumed"]
+    count = lambda name: len((tmp_path / f"{name}.attempts").read_text().split())  # noqa: E731
+    assert count("dies once") == 2 and count("fine") == count("fine, too") == 1              # a death costs only its own run
+    assert not (tmp_path / "dies once.checkpoint").exists()
+
+
+def test_a_run_that_died_after_it_was_done_is_not_repeated(tmp_path):
+    run = runs(1)[0]
+    first = execute(square, run, tmp_path / "run0")
+    before = (tmp_path / "run0" / "log").stat().st_mtime_ns
+    assert execute(square, run, tmp_path / "run0") == first and (tmp_path / "run0" / "log").stat().st_mtime_ns == before
 
 
 def test_a_trial_may_fail_and_is_left_out(tmp_path):

@@ -8,10 +8,10 @@ x_c       (H, B, N) state before chunk c
 
 fft       y = irfft(rfft(u) rfft(K)), padded to n >= 2 L - 1;  costs about the same for every N
 chunks    x_{c+1} = a^T x_c + sum_j a^{T-1-j} u_{cT+j},   y_{cT+j} = Re sum_n w_n a_n^{j+1} x_{c,n} + sum_{i<=j} K[j-i] u_{cT+i}
-          matrix products with T + 4 N multiplications a sample: fewer than the FFT's where N is small    (a real state has two numbers a mode)
+          matrix products with T + 4 N multiplications a sample, which is the faster way where N is small or L large
 
-Autograd would keep spectra of every layer and pass over them many times; here the input alone is kept, its spectrum is taken
-again, and on a CPU a few channels at a time, that stay in its cache.
+Autograd would keep spectra of every layer and pass over them many times; here the FFT keeps the input and takes its spectrum
+again, on a CPU a few channels at a time, that stay in its cache; chunks keep the input and the states between them.
 """
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ import scipy.fft
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from s4bt.powers import planes, power_sum, powers
 
 BLOCK = 2**18           # samples, padding and all, that a CPU transforms at once
-CHUNKED = 16            # on a CPU at most so many modes are convolved in chunks, as tests/benchmarks/layer.py measures; else by FFT
+CHUNKED = {8192: 64, 2048: 32, 256: 16, 0: 8}   # on a CPU, from this length on, at most so many modes go in chunks (tests/benchmarks/layer.py)
 
 
 def _blocks(u: Tensor, n: int) -> list[slice]:
@@ -62,6 +63,7 @@ class FFTConvolution(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor):
         (u, K_f), n, L = ctx.saved_tensors, ctx.n, grad.shape[-1]
         grad_u, blocks, K_conj = torch.empty_like(u), _blocks(u, n), torch.conj_physical(K_f)
@@ -98,28 +100,30 @@ class ChunkedConvolution(torch.autograd.Function):
         ctx.L, ctx.T = L, (T := chunk_length(L, a.shape[1]))
         C = math.ceil(L / T)
         u = (u if C * T == L else F.pad(u, (0, C * T - L))).reshape(H, B * C, T)
-        j = torch.arange(T, device=u.device, dtype=D.dtype)
-        p = powers(a, j)                                                                     # (H, T, N) a^j
+        j = torch.arange(T + 1, device=u.device, dtype=D.dtype)
+        p = powers(a, j)                                                                     # (H, T + 1, N) a^j
+        p, j, a_T = p[:, :T], j[:T], p[:, T:]
         q = (w * torch.exp(a))[:, None] * p                                                  # w a^{j+1}
         K = torch.cat([(w.real.sum(1) + D)[:, None], q.real.sum(2)[:, :-1]], 1)               # (H, T)
         toeplitz = F.pad(K, (T - 1, 0)).unfold(1, T, 1).flip(1)                               # (H, T, T) [i, j] = K[j - i]
         enter, leave = planes(p.flip(1)), planes(q.conj())                   # (H, T, 2N)
-        V, a_T = _complex(torch.bmm(u, enter), H, B, C), torch.exp(a * T)[:, None]
+        V = _complex(torch.bmm(u, enter), H, B, C)
         x = torch.zeros_like(V)
         for c in range(C - 1):
             torch.addcmul(V[:, :, c], a_T, x[:, :, c], out=x[:, :, c + 1])
         y = torch.bmm(u, toeplitz)
         if C > 1:
             y.baddbmm_(planes(x).view(H, B * C, -1), leave.mT)
-        ctx.save_for_backward(u, a, w, j, p, toeplitz, enter, leave, x)
+        ctx.save_for_backward(u, a, w, j, p, a_T[:, 0], toeplitz, enter, leave, x)
         return y.view(H, B, C * T)[..., :L]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor):
-        u, a, w, j, p, toeplitz, enter, leave, x = ctx.saved_tensors
+        u, a, w, j, p, a_T, toeplitz, enter, leave, x = ctx.saved_tensors
         (H, B, C, _), T, L = x.shape, ctx.T, ctx.L
         g = (grad if C * T == L else F.pad(grad, (0, C * T - L))).reshape(H, B * C, T)
-        grad_x, a_T, e_a = _complex(torch.bmm(g, leave), H, B, C), torch.exp(a * T), torch.exp(a)
+        grad_x, e_a = _complex(torch.bmm(g, leave), H, B, C), torch.exp(a)
         grad_V, back = torch.zeros_like(grad_x), a_T.conj().resolve_conj()[:, None]
         for c in reversed(range(C - 1)):
             torch.addcmul(grad_x[:, :, c + 1], back, grad_V[:, :, c + 1], out=grad_V[:, :, c])
@@ -136,8 +140,13 @@ class ChunkedConvolution(torch.autograd.Function):
         return grad_u, grad_a, e_a.conj() * grad_e + grad_K[:, :1], grad_K[:, 0]
 
 
+def in_chunks(L: int, N: int) -> bool:
+    """Whether a CPU convolves N modes faster in chunks than by FFT, by the table CHUNKED: fixed, so that results do not vary."""
+    return N <= next(most for start, most in CHUNKED.items() if start <= L)
+
+
 def convolve(u: Tensor, a: Tensor, w: Tensor, D: Tensor) -> Tensor:
-    """y (H, B, L) = K * u with the kernel of the module's glossary, in chunks or by FFT, whichever is known to be faster."""
-    if u.device.type == "cpu" and a.shape[1] <= CHUNKED:
+    """y (H, B, L) = K * u with the kernel of the module's glossary, in chunks or by FFT; an accelerator always takes the FFT."""
+    if u.device.type == "cpu" and in_chunks(u.shape[-1], a.shape[1]):
         return ChunkedConvolution.apply(u, a, w, D)
     return FFTConvolution.apply(u, power_sum(a, w, u.shape[-1]), D)

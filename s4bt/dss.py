@@ -105,8 +105,9 @@ class DSS(nn.Module):
         if length > self.length:
             raise UnstableSystem(f"{int(growing.sum())} poles of this softmax layer grow; its kernel is defined up to length "
                                  f"{self.length}, not {length}")
-        steady = power_sum(torch.where(growing, 0, a), torch.where(growing, 0, w), length)
-        return steady + power_sum(torch.where(growing, a, 0), torch.where(growing, w, 0), length, self.length - 1)
+        a_up, w_up = torch.where(growing, a, 0), torch.where(growing, w, 0)
+        up = power_sum(-a_up, w_up * torch.exp(a_up * (length - self.length)), length).flip(-1)      # backwards they decay
+        return power_sum(torch.where(growing, 0, a), torch.where(growing, 0, w), length) + up
 
     def forward(self, u: Tensor) -> Tensor:
         """u (B, H, L) -> y (B, H, L), in the precision of the parameters; fastest if u is laid out in memory as (H, B, L), as y is."""

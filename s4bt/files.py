@@ -9,10 +9,13 @@ import errno
 import hashlib
 import io
 import os
+import secrets
 import shutil
+import socket
 import sys
 from pathlib import Path
 
+import psutil
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,6 +80,16 @@ def progress_bar(total: int, label: str, stream=None, **options) -> tqdm:
     return tqdm(total=total, desc=label, file=stream if live else io.StringIO(), mininterval=1, leave=False, **options)
 
 
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary paths of `atomic_path` in a folder whose process has died; those of other machines, of which one cannot know, are none."""
+    found = []
+    for path in folder.glob(".*.part"):
+        host, _, pid = path.name.rsplit("+", 1)[0].rpartition("+")
+        if host.endswith(f".{socket.gethostname()}") and pid.isdigit() and not psutil.pid_exists(int(pid)):
+            found.append(path)
+    return found
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path):
     """Yield a temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
@@ -85,7 +98,7 @@ def atomic_path(path: Path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}+{os.getpid()}+{secrets.token_hex(4)}.part")
     try:
         yield temporary
         if path.is_dir():

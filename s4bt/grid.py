@@ -21,7 +21,7 @@ import torch
 from distributed import Client, KilledWorker, LocalCluster, get_worker, wait
 from tqdm import tqdm
 
-from s4bt.files import ROOT, UserError, atomic_path, cores, progress_bar, progress_stream
+from s4bt.files import ROOT, UserError, atomic_path, cores, leftovers, progress_bar, progress_stream
 
 # glibc otherwise returns every large buffer to the system and pays for it again at the next step (1.4 times slower).
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
@@ -66,16 +66,17 @@ def execute(function: Callable, run: dict, folder: Path) -> dict:
     if (folder / "result.json").exists():                            # done by a worker that died before it could say so
         return json.loads((folder / "result.json").read_text())
     beat, checkpoint = folder.with_name(f"{folder.name}.progress"), folder.with_name(f"{folder.name}.checkpoint")
+    spent = _heartbeat(folder)[2] if checkpoint.exists() else 0.0    # before it was interrupted
 
     def progress(step: int, accuracy: float) -> None:
         with atomic_path(beat) as temporary:
-            temporary.write_text(json.dumps([step, accuracy]))
+            temporary.write_text(json.dumps([step, accuracy, spent + time.perf_counter() - start]))
 
     _choose_device()
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         result = {"name": run["name"], **function(run, temporary, progress, checkpoint)}
-        result["seconds"] = round(time.perf_counter() - start, 1)
+        result["seconds"] = round(spent + time.perf_counter() - start, 1)
         (temporary / "result.json").write_text(json.dumps(result))
     checkpoint.unlink(missing_ok=True)
     beat.unlink(missing_ok=True)
@@ -95,12 +96,13 @@ def finished(scratch: Path) -> dict[str, dict]:
     return {result["name"]: result for result in found}
 
 
-def _heartbeat(scratch: Path, run: dict) -> tuple[int, float | None]:
+def _heartbeat(folder: Path) -> tuple[int, float | None, float]:
+    """Step, accuracy and seconds that the run of this folder last reported."""
     try:
-        step, accuracy = json.loads((scratch / f"{run['name']}.progress").read_text())
-        return step, accuracy
+        step, accuracy, seconds = json.loads(folder.with_name(f"{folder.name}.progress").read_text())
+        return step, accuracy, seconds
     except (OSError, ValueError):
-        return 0, None
+        return 0, None, 0.0
 
 
 def _explained(error: BaseException) -> str:
@@ -109,8 +111,8 @@ def _explained(error: BaseException) -> str:
     if isinstance(error, UserError):
         return text
     if isinstance(error, KilledWorker):
-        return (f"its worker died {error.allowed_failures + 1} times, which the system does when memory runs out. Lower S4BT_WORKERS, or the "
-                "batch size in params.yaml")
+        return (f"its worker died {error.allowed_failures + 1} times. If memory ran out, lower S4BT_WORKERS, or the batch size in params.yaml; "
+                "if a cluster ended the worker's time, start again: the run goes on from its last evaluation")
     frames = traceback.extract_tb(error.__traceback__)
     text += f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
@@ -132,8 +134,9 @@ class Grid:
     def __init__(self, scratch: Path, label: str, steps: int):
         self.scratch, self.label, self.client, self.inline = Path(scratch), label, None, steps <= INLINE
         self.scratch.mkdir(parents=True, exist_ok=True)
-        for leftover in [*self.scratch.glob(".*.part"), *self.scratch.glob("*.progress")]:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        stale = [beat for beat in self.scratch.glob("*.progress") if not beat.with_suffix(".checkpoint").exists()]
+        for leftover in leftovers(self.scratch) + stale:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         self.stream = progress_stream()
         self.bar = progress_bar(steps, label, self.stream, smoothing=0.05,
                                 bar_format="{desc} {percentage:3.0f}% |{bar:20}| {elapsed} < {remaining}{postfix}")
@@ -167,7 +170,7 @@ class Grid:
         done = {name: result for name, result in finished(self.scratch).items() if name in names}
         todo = [run for run in runs if run["name"] not in done]
         failures: dict[str, str] = {}
-        self.repeated += sum(run["steps"] for run in runs if run["name"] in done)
+        self.repeated += sum(run["steps"] if run["name"] in done else _heartbeat(self.scratch / run["name"])[0] for run in runs)
         self._report(runs, done)
         if done:
             self.say(f"{len(done)} of {len(runs)} runs were finished before")
@@ -212,8 +215,8 @@ class Grid:
                 yield waiting.pop(future), future.result() if future.status == "finished" else future.exception()
 
     def _report(self, runs: list[dict], done: dict) -> None:
-        beats = {run["name"]: _heartbeat(self.scratch, run) for run in runs if run["name"] not in done}
-        steps = sum(run["steps"] for run in runs if run["name"] in done) + sum(step for step, _ in beats.values())
-        active = [f"{name} {accuracy:.2f}" for name, (_, accuracy) in beats.items() if accuracy is not None]
+        beats = {run["name"]: _heartbeat(self.scratch / run["name"]) for run in runs if run["name"] not in done}
+        steps = sum(run["steps"] for run in runs if run["name"] in done) + sum(step for step, _, _ in beats.values())
+        active = [f"{name} {accuracy:.2f}" for name, (_, accuracy, _) in beats.items() if accuracy is not None]
         self.bar.set_postfix_str(f"run {len(done)} of {len(runs)}  " + ", ".join(active[:3]), refresh=False)
         self.bar.update(self.before + steps - self.bar.n)

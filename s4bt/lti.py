@@ -15,7 +15,6 @@ The notation is that of Gupta et al. 2022 (arXiv 2203.14343) for the layer and o
 """
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -157,7 +156,7 @@ class DiagonalLTI:
         if not self.real:
             h = torch.complex(h, power_sum(a, -1j * w, length))
         if zero is not None:
-            h[:, 0] += first.real if self.real else first
+            h = torch.cat([h[:, :1] + (first.real if self.real else first)[:, None], h[:, 1:]], -1)
         h = h.reshape(*self.poles.shape[:-1], length)
         if self.dt is not None and self.feedthrough is not None:
             h = torch.cat([h[..., :1] + self.feedthrough[..., None], h[..., 1:]], -1)

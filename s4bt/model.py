@@ -31,7 +31,7 @@ ROUNDING = 2.0**-22     # relative error that storing and evaluating a kernel in
 
 
 def _rows(u: Tensor) -> Tensor:
-    """(B, H, L) as (H, B L): the layout in memory of all that passes through the blocks, so that nothing is copied."""
+    """(B, H, L) as (H, B L): with batch norm the layout in memory of all that passes through the blocks, so that nothing is copied."""
     return u.transpose(0, 1).flatten(1)
 
 
@@ -62,8 +62,8 @@ class BatchNorm(nn.BatchNorm1d):
         if not (self.training and distributed.is_initialized()):
             return _sequences(super().forward(x[None])[0], u)
         total = SumOverProcesses.apply
-        size = total(torch.tensor(float(x.shape[1]), device=u.device))
-        mean = total(x.sum(1)) / size
+        *sums, size = total(torch.cat([x.sum(1), x.new_tensor([x.shape[1]])])).split([len(x), 1])
+        mean = sums[0] / size
         centred = x - mean[:, None]
         var = total(centred.square().sum(1)) / size
         with torch.no_grad():

@@ -28,7 +28,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from s4bt.config import TASK_NAMES, load_scale, load_task
-from s4bt.files import ROOT, UserError, atomic_path, task_dir
+from s4bt.files import ROOT, UserError, atomic_path, leftovers, task_dir
 
 USER_ERRORS = ("UserError", "Diverged", "UnstableSystem")
 
@@ -138,6 +138,8 @@ def run(path: Path, scale: str, task: str | None) -> None:
         work = ROOT / ".scratch" / "stages" / name
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
+        for leftover in leftovers(folder):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         os.environ["S4BT_STAGE"] = str(work)
         os.environ["S4BT_PROGRESS"] = str(stack.enter_context(progress_pipe(work)))
         os.environ["S4BT_TERMINAL"] = str(int(sys.stderr.isatty()))

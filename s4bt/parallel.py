@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -44,26 +45,33 @@ def train(scale: str, name: str) -> None:
     phase, task, runs = candidates(scale, name)
     if name not in runs:
         raise UserError(f"scale {scale} has no run {name}. Its names: python -m s4bt.parallel --scale {scale} --list {phase}-{task}")
-    scratch, run = arms.scratch(scale, task, phase), runs[name]
-    if (scratch / name).exists():
-        print(f"{name} is done already: {scratch / name}")
+    scratch, run, first = arms.scratch(scale, task, phase), runs[name], not distributed.get_rank()
+    done = [(scratch / name).exists()]
+    distributed.broadcast_object_list(done)                          # the first process looks for all
+    if done[0]:
+        if first:
+            print(f"{name} is done already: {scratch / name}")
         return
     checkpoint = scratch / f"{name}.checkpoint"
-    if distributed.get_rank():
+    if not first:
         with tempfile.TemporaryDirectory() as folder:
             PHASES[phase](run, Path(folder), lambda *_: None, checkpoint)
         return
     stream = progress_stream()
-    with sole_writer(name), progress_bar(run["steps"], name, stream) as bar:
+    with sole_writer(f"{scale}-{name}"), progress_bar(run["steps"], name, stream) as bar:
         def function(run: dict, folder: Path, progress, checkpoint: Path) -> dict:
+            start: list[int] = []                                        # the step that it goes on from
+
             def shown(step: int, accuracy: float) -> None:
                 progress(step, accuracy)
+                start.append(step)
                 bar.set_postfix_str(f"val_accuracy {accuracy:.3f}", refresh=False)
                 bar.update(step - bar.n)
                 if bar.fp is not stream:
                     took = bar.format_dict["elapsed"]
                     print(f"{name}: step {step} of {run['steps']}  val_accuracy {accuracy:.3f}  ETA "
-                          + (bar.format_interval(took / step * (run["steps"] - step)) if step else "?"), file=stream, flush=True)
+                          + (bar.format_interval(took / (step - start[0]) * (run["steps"] - step)) if step > start[0] else "?"),
+                          file=stream, flush=True)
             return PHASES[phase](run, folder, shown, checkpoint)
 
         result = execute(function, run, scratch / name)
@@ -78,7 +86,10 @@ def main() -> int:
     options = parser.parse_args()
     try:
         if options.list:
-            print("\n".join(n for n in candidates(options.scale, options.name)[2] if n.startswith(options.name)))
+            names = [n for n in candidates(options.scale, options.name)[2] if n.startswith(options.name)]
+            if not names:
+                raise UserError(f"scale {options.scale} has no run whose name begins with {options.name}")
+            print("\n".join(names))
             return 0
         if "LOCAL_RANK" not in os.environ:
             raise UserError("start it with torchrun: torchrun --standalone --nproc-per-node 2 -m s4bt.parallel ...")
@@ -88,7 +99,9 @@ def main() -> int:
         train(options.scale, options.name)
     except UserError as error:
         if not int(os.environ.get("RANK", 0)):
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        elif distributed.is_initialized():
+            time.sleep(5)                                                # torchrun ends the others when one ends: the first speaks for all
         return 1
     finally:
         if distributed.is_initialized():

@@ -227,7 +227,23 @@ def bench_table() -> str:
     return "\n".join([*lines, "", *(f"- {o.what}: {o.value:.3g}{'' if o.unit == 'power' else ' ' + o.unit}" for o in other.itertuples())])
 
 
-TABLES = {"bench": bench_table, "oneshot": oneshot_table, "gains": gains_table, "accuracy": accuracy_table}
+def speed_table() -> str:
+    """Markdown table of results/bench/layer.csv, and what the other benchmarks of speed found."""
+    import pandas as pd
+    folder = ROOT / "results" / "bench"
+    rows = pd.concat([pd.read_csv(folder / f"{name}.csv") for name in ("layer", "loop", "scaling", "grid")])
+    value = rows.set_index("what").value
+    lines = ["| B, L, H, N | threads | s4bt, ms | published formula, ms | floor, ms | s4bt over floor |", "|---" * 6 + "|"]
+    for what in value.index[value.index.str.endswith("thread: s4bt") | value.index.str.endswith("threads: s4bt")]:
+        name = what.removesuffix(": s4bt")
+        shape, threads = re.search(r"= \(([\d, ]+)\), (\d)", name).groups()
+        lines.append(f"| {shape} | {threads} | " + " | ".join(f"{value[f'{name}: {k}']:.3g}" for k in ("s4bt", "formula", "floor"))
+                     + f" | {value[f'{name}: time over that of the floor']:.2f} |")
+    other = rows[rows.unit.isin(["power", "steps/s", "share"]) | rows.what.str.contains("over the one with 64|over that with one|death cost|together over|of the input")]
+    return "\n".join([*lines, "", *(f"- {o.what}: {o.value:.3g}{' ' + o.unit if o.unit == 'steps/s' else ''}" for o in other.itertuples())])
+
+
+TABLES = {"speed": speed_table, "bench": bench_table, "oneshot": oneshot_table, "gains": gains_table, "accuracy": accuracy_table}
 
 
 def table(check: bool) -> None:

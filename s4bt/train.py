@@ -5,7 +5,8 @@ evaluate    accuracy and mean loss on a split
 checkpoint  all that a run needs to go on as if it had not been interrupted
 
 Every number depends on the seed and the code only: batches come from a NumPy generator, weights and dropout from torch's. Where
-`torch.distributed` is started, every process takes its share of each batch and of each split, and gradients are averaged.
+`torch.distributed` is started, every process takes its share of each batch and of each split, gradients are averaged, and dropout depends
+on the number of processes, too.
 """
 from __future__ import annotations
 
@@ -143,17 +144,20 @@ def learning_rate(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, steps - start)))
 
 
-def _generators(where: torch.device) -> Tensor:
-    """State of torch's random generator, the one of the device that the model is on, as bytes."""
-    return torch.cuda.get_rng_state(where) if where.type == "cuda" else torch.get_rng_state()
+def _identity(config: TrainConfig, lr: float, seed: int, where: torch.device) -> str:
+    """What a checkpoint must agree in with the run that would go on from it."""
+    processes = distributed.get_world_size() if distributed.is_initialized() else 1
+    return json.dumps([config.model_dump(), lr, seed, processes, where.type, torch.__version__])
 
 
-def save_checkpoint(path: Path, model: S4Model, opt: torch.optim.Optimizer, best: tuple[float, dict], curve: list[dict]) -> None:
+def save_checkpoint(path: Path, model: S4Model, opt: torch.optim.Optimizer, best: tuple[float, dict], curve: list[dict], identity: str) -> None:
     """Write what `fit` goes on from: weights, best weights so far, optimiser, generators and the learning curve, whose last step is
     the position in the schedule and in the data. Safetensors, whole or not at all; with `torch.distributed` by the first process."""
-    states = [_generators(next(model.parameters()).device)]
+    where = next(model.parameters()).device
+    states = [torch.cuda.get_rng_state(where) if where.type == "cuda" else torch.get_rng_state()]
     if distributed.is_initialized():
-        distributed.all_gather_object(states := [None] * distributed.get_world_size(), _generators(next(model.parameters()).device))
+        own, states = states[0], [None] * distributed.get_world_size()
+        distributed.all_gather_object(states, own)
         if distributed.get_rank():
             return
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()} | {f"best.{k}": v for k, v in best[1].items()}
@@ -161,23 +165,41 @@ def save_checkpoint(path: Path, model: S4Model, opt: torch.optim.Optimizer, best
     tensors |= {f"generator.{i}": state for i, state in enumerate(states)}
     with atomic_path(path) as temporary:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary,
-                  metadata={"best": repr(best[0]), "curve": json.dumps(curve)})
+                  metadata={"best": repr(best[0]), "curve": json.dumps(curve), "identity": identity})
 
 
-def load_checkpoint(path: Path, model: S4Model, opt: torch.optim.Optimizer) -> tuple[tuple[float, dict], list[dict]] | None:
-    """Put model, optimiser and generator into the state that `save_checkpoint` wrote; returns (best, curve).
-
-    None, and nothing is changed, if the file is not there or is damaged (a run then starts from its beginning).
-    """
-    where = next(model.parameters()).device
+def _read_checkpoint(path: Path, identity: str) -> dict | None:
+    """The contents of a checkpoint; None if there is none, it is damaged, or it is of another run."""
+    found: dict = {"model": {}, "best": {}, "opt": {}, "generator": {}}
     try:
         with safe_open(path, "pt") as file:
-            best, curve = float(file.metadata()["best"]), json.loads(file.metadata()["curve"])
-            found: dict[str, dict] = {"model": {}, "best": {}, "opt": {}, "generator": {}}
+            about = file.metadata() or {}
+            if about["identity"] != identity:
+                return None
             for name in file.keys():
                 kind, rest = name.split(".", 1)
                 found[kind][rest] = file.get_tensor(name)
-    except (OSError, SafetensorError, KeyError):
+            return found | {"accuracy": float(about["best"]), "curve": json.loads(about["curve"])}
+    except (FileNotFoundError, SafetensorError, KeyError, ValueError, TypeError):
+        return None
+
+
+def load_checkpoint(path: Path, model: S4Model, opt: torch.optim.Optimizer, identity: str) -> tuple[tuple[float, dict], list[dict]] | None:
+    """Put model, optimiser and generator into the state that `save_checkpoint` wrote; returns (best, curve).
+
+    None, and nothing is changed, if there is no such state, and the run starts from its beginning. With `torch.distributed` the first
+    process reads for all.
+    """
+    where, rank = next(model.parameters()).device, 0
+    if distributed.is_initialized():
+        rank, box = distributed.get_rank(), [None]
+        if not rank:
+            box = [_read_checkpoint(path, identity)]
+        distributed.broadcast_object_list(box)
+        found = box[0]
+    else:
+        found = _read_checkpoint(path, identity)
+    if found is None:
         return None
     state: dict[int, dict] = {}
     for name, value in found["opt"].items():
@@ -185,9 +207,9 @@ def load_checkpoint(path: Path, model: S4Model, opt: torch.optim.Optimizer) -> t
         state.setdefault(int(number), {})[key] = value
     model.load_state_dict(found["model"])
     opt.load_state_dict({"state": state, "param_groups": opt.state_dict()["param_groups"]})
-    own = found["generator"][str(distributed.get_rank() if distributed.is_initialized() else 0)]
+    own = found["generator"][str(rank)]
     torch.cuda.set_rng_state(own, where) if where.type == "cuda" else torch.set_rng_state(own)
-    return (best, {k: v.to(where) for k, v in found["best"].items()}), curve
+    return (found["accuracy"], {k: v.to(where) for k, v in found["best"].items()}), found["curve"]
 
 
 def fit(model: S4Model, dataset: Dataset, config: TrainConfig, lr: float, seed: int,
@@ -196,16 +218,19 @@ def fit(model: S4Model, dataset: Dataset, config: TrainConfig, lr: float, seed: 
 
     Returns the learning curve: one dict of step, loss (mean since the last one), val_accuracy, val_loss per evaluation. With
     zero steps as its first row, so a truncated model that retraining cannot better is kept.  progress(step, accuracy) is
-    called after each evaluation. checkpoint: a file that is written after each evaluation, and gone on from, to the same end to the
-    bit, if it is there.  Raises Diverged if the loss is not finite.
+    called after each evaluation. checkpoint: a file that is written after each evaluation, and gone on from, on a CPU to the same end to
+    the bit, if it is there and of this run.  Raises Diverged if the loss is not finite, UserError if there are more processes than rows.
     """
+    if distributed.is_initialized() and distributed.get_world_size() > config.batch:
+        raise UserError(f"{distributed.get_world_size()} processes cannot share a batch of {config.batch}; start fewer")
     rng, where = np.random.default_rng([seed, 1]), next(model.parameters()).device
     torch.manual_seed(seed + 1 + 7919 * (share().start or 0))
     opt, train = optimizer(model, config, lr), dataset["train"]
     rates = [group["lr"] for group in opt.param_groups]
     marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
     longest = np.array(train.lengths).reshape(len(train), -1).max(1)
-    saved = load_checkpoint(checkpoint, model, opt) if checkpoint else None
+    identity = _identity(config, lr, seed, where)
+    saved = load_checkpoint(checkpoint, model, opt, identity) if checkpoint else None
     (best, curve), losses = saved or (None, []), []
     network = DistributedDataParallel(model) if distributed.is_initialized() else model
 
@@ -220,7 +245,7 @@ def fit(model: S4Model, dataset: Dataset, config: TrainConfig, lr: float, seed: 
         if best is None or score["accuracy"] > best[0]:
             best = (score["accuracy"], {k: v.clone() for k, v in model.state_dict().items()})
         if checkpoint:
-            save_checkpoint(checkpoint, model, opt, best, curve)
+            save_checkpoint(checkpoint, model, opt, best, curve, identity)
         if progress:
             progress(step, best[0])
 

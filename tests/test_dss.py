@@ -90,6 +90,20 @@ def test_growing_softmax_poles_do_not_overflow():
         dss.step(torch.zeros(1, 3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("growth, length", [(0.02, 1024), (2.4, 993), (2.4, 1024), (0.6, 16384), (3.0, 16384), (40.0, 300)])
+def test_growing_softmax_poles_are_as_good_in_single_precision(growth, length):
+    """Only decaying powers are taken, however far the poles grow."""
+    single = DSS(2, 3, "softmax", length=length, dt_min=1.0, dt_max=1.0)
+    with torch.no_grad():
+        single.Lambda_re.copy_(torch.tensor([growth, -0.01, 0.5 * growth]))
+        single.Lambda_im.copy_(torch.tensor([0.1, 1.0, 0.02]))
+    double = layer("softmax", H=2, N=3, L=length)
+    double.load_state_dict(single.state_dict())
+    K, expected = single.kernel(length).double(), formula(double, length)
+    assert torch.allclose(double.kernel(length), expected, rtol=1e-7, atol=1e-12)
+    assert torch.allclose(K, expected, rtol=1e-2, atol=1e-4 * float(expected.detach().abs().max()))
+
+
 @pytest.mark.parametrize("length", [1, 2, 63, 64, 100])
 def test_power_sum_has_no_edge(length):
     a, w = torch.randn(2, 5, dtype=torch.complex128) * 0.3 - 0.5, torch.randn(2, 5, dtype=torch.complex128)

@@ -140,3 +140,15 @@ def test_nonsense_is_refused(poles, residues, message):
 def test_a_step_must_be_positive(dt):
     with pytest.raises(ValueError, match="step must be positive"):
         random_system(0).discretize(dt)
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_the_impulse_response_of_discrete_poles_has_a_gradient(real):
+    poles = torch.tensor([0.5 + 0.3j, 0.0, -0.9], dtype=torch.complex128, requires_grad=True)
+    residues = torch.tensor([1 + 1j, 2.0, 0.5j], dtype=torch.complex128, requires_grad=True)
+
+    def response(residues):
+        return DiagonalLTI(poles.detach(), residues, dt=1.0, real=real).impulse_response(6)
+    assert torch.autograd.gradcheck(response, residues)
+    shifted = poles.detach() + torch.tensor([0.0, 0.1, 0.0])
+    assert torch.autograd.gradcheck(lambda p: DiagonalLTI(p, residues.detach(), dt=1.0, real=real).impulse_response(6), shifted.requires_grad_())

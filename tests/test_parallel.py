@@ -22,7 +22,10 @@ SETTINGS = TrainConfig(steps=12, batch=10, lr=[0.01], evaluations=3, bucket=3)
 
 def train(folder: Path, stop: int | None = None) -> None:
     """Twelve steps in double precision; with batch norm, and 10 rows for the processes to share; `stop` dies after that step."""
+    steps = []
+
     def progress(step, _):
+        steps.append(step)
         if step == stop:
             sys.exit(0)
 
@@ -32,7 +35,8 @@ def train(folder: Path, stop: int | None = None) -> None:
     curve = fit(model, data, SETTINGS, 0.02, 3, progress, folder / "checkpoint" if distributed.is_initialized() else None)
     if not distributed.is_initialized() or not distributed.get_rank():
         tensors = {k: v.double() for k, v in model.state_dict().items()}
-        save_file(tensors | {"loss": torch.tensor([row["loss"] for row in curve[1:]])}, folder / "done.safetensors")
+        first = {"first": torch.tensor(steps[0] - 4 if steps[0] else 0)} if distributed.is_initialized() else {}
+        save_file(tensors | {"loss": torch.tensor([row["loss"] for row in curve[1:]])} | first, folder / "done.safetensors")
 
 
 def launched(folder: Path, *arguments: str, count: int = 2) -> dict:
@@ -42,16 +46,28 @@ def launched(folder: Path, *arguments: str, count: int = 2) -> dict:
     return load_file(folder / "done.safetensors") if (folder / "done.safetensors").exists() else {}
 
 
-def test_two_processes_do_what_one_does_with_the_same_batch(tmp_path):
+def test_processes_together_do_what_one_does_with_the_same_batch(tmp_path):
+    """Three, whose shares of 10 rows differ and of whom one has no validation data, after two were interrupted: three start afresh."""
     prepare("listops", ListOpsData(train=64, val=30, test=30, min_length=4, max_length=16, max_depth=3, max_arguments=3), tmp_path / "arrays")
     train(tmp_path)
     alone = load_file(tmp_path / "done.safetensors")
     (tmp_path / "done.safetensors").unlink()
-    assert launched(tmp_path, "4") == {} and (tmp_path / "checkpoint").exists()          # interrupted after four steps
-    both = launched(tmp_path)
-    assert alone.keys() == both.keys() and len(alone) > 20
-    for name in alone:
-        assert torch.allclose(alone[name], both[name], rtol=1e-7, atol=1e-9), name
+    for count, begins in ((2, 4), (3, 0)):
+        assert launched(tmp_path, "4") == {} and (tmp_path / "checkpoint").exists()      # two, interrupted after four steps
+        together = launched(tmp_path, count=count)
+        assert int(together.pop("first")) == begins and alone.keys() == together.keys() and len(alone) > 20
+        for name in alone:
+            assert torch.allclose(alone[name], together[name], rtol=1e-7, atol=1e-9), (name, count)
+        for left in ("done.safetensors", "checkpoint"):
+            (tmp_path / left).unlink()
+
+
+def test_more_processes_than_rows_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 11)
+    data = prepare("listops", ListOpsData(train=64, val=30, test=30, min_length=4, max_length=16, max_depth=3, max_arguments=3), tmp_path / "arrays")
+    with pytest.raises(UserError, match="11 processes cannot share a batch of 10; start fewer"):
+        fit(S4Model(data.info.vocabulary, 10, layers=1, width=4, state=2), data, SETTINGS, 0.1, 0)
 
 
 def test_runs_are_found_by_the_name_that_the_study_gives_them():

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import socket
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +16,8 @@ import pandas as pd
 import pytest
 import torch
 from distributed import Client, LocalCluster
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from s4bt import arms
 from s4bt.config import ListOpsData, TrainConfig, load_task
@@ -87,11 +91,36 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, when, dropout):
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), rest.state_dict().values()))
 
 
-def test_a_damaged_checkpoint_costs_the_run_not_the_result(tmp_path):
-    nets = [model(), model()]
-    (tmp_path / "run").write_bytes(b"half a file")
-    curves = [fit(nets[0], DATA, SETTINGS, 0.01, seed=3), fit(nets[1], DATA, SETTINGS, 0.01, seed=3, checkpoint=tmp_path / "run")]
-    assert str(curves[0]) == str(curves[1])
+@pytest.mark.parametrize("damage", [
+    lambda file: file.write_bytes(b"half a file"), lambda file: file.write_bytes(b""),
+    lambda file: edit(file, lambda tensors, about: about.clear()), lambda file: edit(file, lambda tensors, about: about.update(curve="[")),
+    lambda file: edit(file, lambda tensors, about: about.update(best="high")), lambda file: edit(file, lambda tensors, about: tensors.update(odd=torch.ones(1))),
+    lambda file: edit(file, lambda tensors, about: about.update(identity=about["identity"].replace('"cpu"', '"cuda"')))],
+    ids=["torn", "empty", "no metadata", "no curve", "no accuracy", "a strange tensor", "of another kind of device"])
+def test_a_damaged_checkpoint_costs_the_run_not_the_result(tmp_path, damage):
+    nets = [model() for _ in range(3)]
+    curve = fit(nets[0], DATA, SETTINGS, 0.01, seed=3)
+    fit(nets[1], DATA, SETTINGS, 0.01, seed=3, checkpoint=tmp_path / "run")
+    damage(tmp_path / "run")
+    steps = []
+    again = fit(model(), DATA, SETTINGS, 0.01, seed=3, progress=lambda step, _: steps.append(step), checkpoint=tmp_path / "run")
+    assert str(again) == str(curve) and steps == [0, 4, 8, 12]
+
+
+def edit(file, change):
+    """Change tensors and metadata of a safetensors file."""
+    with safe_open(file, "pt") as opened:
+        tensors, about = {name: opened.get_tensor(name) for name in opened.keys()}, dict(opened.metadata())
+    change(tensors, about)
+    save_file(tensors, file, metadata=about)
+
+
+@pytest.mark.parametrize("other", [{"lr": 0.5}, {"seed": 9}, {"config": SETTINGS.model_copy(update={"batch": 16})}])
+def test_a_checkpoint_of_another_run_is_not_gone_on_from(tmp_path, other):
+    fit(model(), DATA, SETTINGS, 0.01, seed=3, checkpoint=tmp_path / "run")
+    arguments = {"config": SETTINGS, "lr": 0.01, "seed": 3} | other
+    expected = fit(model(), DATA, **arguments)
+    assert str(fit(model(), DATA, **arguments, checkpoint=tmp_path / "run")) == str(expected)
 
 
 def test_mixed_precision_trains_as_well():
@@ -241,7 +270,7 @@ def test_what_goes_wrong_is_named_and_the_rest_is_done(tmp_path, monkeypatch):
     lines = str(caught.value).splitlines()
     assert "5 of 8 runs failed; the others are kept" in lines[0] and not any("Traceback" in line for line in lines)
     said = {line.split(":")[0].strip(): line for line in lines[1:]}
-    assert re.search("its worker died 4 times.*Lower S4BT_WORKERS", said["always dies"])
+    assert re.search("its worker died 4 times. If memory ran out, lower S4BT_WORKERS", said["always dies"])
     assert re.search(r"allocate memory.*test_train.py, line \d+\). Memory ran out: lower S4BT_WORKERS, or the batch size", said["wants too much"])
     assert re.search("could not be written: No space left on device. Free some space", said["disk is full"])
     assert re.search("could not be written: Read-only file system. .*make the folder writable", said["folder is read-only"])
@@ -269,13 +298,25 @@ def test_a_trial_may_fail_and_is_left_out(tmp_path):
         arms.best_rate([])
 
 
-def test_a_half_written_run_is_done_again(tmp_path):
-    half = tmp_path / ".run0.123.part"
-    half.mkdir(parents=True)
-    (half / "log").write_text("half")
+def test_a_half_written_run_is_done_again_and_one_under_way_is_left_alone(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    half, alive, elsewhere = (tmp_path / f".run{i}.{host}+{pid}+0a1b.part" for i, (host, pid) in enumerate([
+        (socket.gethostname(), gone.pid), (socket.gethostname(), os.getpid()), ("another-machine", gone.pid)]))
+    for folder in (half, alive, elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "log").write_text("half")
     with Grid(tmp_path, "test", 1) as grid:
         assert grid.run(square, runs(1))[0]["value"] == 0
-    assert not half.exists()
+    assert not half.exists() and alive.exists() and elsewhere.exists()
+
+
+def test_seconds_and_steps_of_a_run_count_what_it_did_before_it_was_interrupted(tmp_path, capfd):
+    (tmp_path / "run0.checkpoint").write_text("")
+    (tmp_path / "run0.progress").write_text(json.dumps([7, 0.5, 100.0]))
+    with Grid(tmp_path, "test", 10) as grid:
+        (result,) = grid.run(square, [{"name": "run0", "steps": 10, "x": 3}])
+        assert result["seconds"] >= 100 and grid.repeated == 7
 
 
 def test_an_external_scheduler_does_the_runs(tmp_path, monkeypatch):

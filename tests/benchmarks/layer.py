@@ -109,7 +109,7 @@ def ranks(rows: list[dict], device: torch.device, table: list[tuple]) -> dict[st
                 rows.append(row(f"{name}, N = {N}: {what}", 1000 * took[what], "ms"))
         if device.type == "cpu":
             for N in (2, 4, 8, 16):
-                chosen = "chunks" if N <= convolution.CHUNKED else "FFT"
+                chosen = "chunks" if convolution.in_chunks(L, N) else "FFT"
                 best = min(curves["FFT"][RANKS.index(N)], curves["chunks"][RANKS.index(N)])
                 rows.append(row(f"{name}, N = {N}: chosen convolution over the better one", curves[chosen][RANKS.index(N)] / best, "ratio", 1.15))
             rows.append(row(f"{name}: layer with 8 modes over the one with 64", curves["layer"][2] / curves["layer"][-1], "ratio", 0.8))

@@ -56,7 +56,10 @@ lab: $(READY)    ## open JupyterLab on the notebooks
 
 bench: $(READY)  ## measure speed and memory, beside other tools, which it installs; results in results/bench
 	pip install --quiet --constraint requirements.lock --no-build-isolation --editable '.[rivals]'
-	$(foreach name,layer loop scaling grid reduction tasks,$(MALLOC) python tests/benchmarks/$(name).py &&) true
+	dvc repro --quiet data/dvc.yaml
+	missed=0; \
+	for name in layer loop scaling; do $(MALLOC) python tests/benchmarks/$$name.py || missed=1; done; \
+	for name in grid reduction tasks; do python tests/benchmarks/$$name.py || missed=1; done; exit $$missed
 
 strip: $(READY)  ## drop outputs from the notebooks' sources
 	python -m s4bt.project strip

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from s4bt.config import TASK_NAMES
 from tests.copies import ENVIRONMENT, copy_project, good
 
 KILLS = int(os.environ.get("S4BT_KILLS", 20))
@@ -57,32 +58,34 @@ def family(process: psutil.Process) -> list[psutil.Process]:
 
 
 def disturbed(folder: Path, dice: random.Random, log: list) -> None:
-    """Start the study again and again; each time, after a while, kill one process of it, or all, until KILLS were killed."""
+    """Start the study again and again; each time, after a while, kill one process of it, or all, until there were KILLS such moments.
+
+    Where it is done before, a stage is forced to run again.
+    """
+    arguments = ["repro"]
     while len(log) < KILLS:
-        study = subprocess.Popen(["dvc", "--cd", "results/quick", "repro"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        study = subprocess.Popen(["dvc", "--cd", "results/quick", *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                  env={**ENVIRONMENT, "PYTHONPATH": str(folder), "S4BT_WORKERS": "2"}, start_new_session=True)
-        try:
-            study.wait(dice.uniform(3, 25))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            study.wait(dice.uniform(3, 20))
             assert study.returncode == 0
-            good(f"dvc --cd results/quick repro --force --single-item {dice.choice(['retrain', 'pretrain', 'truncate'])}@image || true", folder)
-            log.append("nothing, all was done")
+            arguments = ["repro", "--force", "--single-item", f"{dice.choice(['pretrain', 'truncate', 'retrain'])}@{dice.choice(TASK_NAMES)}"]
             continue
-        except subprocess.TimeoutExpired:
-            pass
         processes = family(psutil.Process(study.pid))
         chosen = dice.choice(["all", "dvc", "any"])
         victims = processes if chosen == "all" else processes[:1] if chosen == "dvc" else [dice.choice(processes)]
-        what = []
+        killed = []
         for victim in victims:
             with contextlib.suppress(psutil.NoSuchProcess):
-                what.append(" ".join(victim.cmdline()[-6:])[:60])
+                killed.append(" ".join(victim.cmdline()[-6:])[:70])
                 victim.kill()
-        log.append(f"{chosen}: {what[0] if what else 'gone already'}")
-        print(f"killed {len(log)} of {KILLS}: {log[-1]}", flush=True)
+        if killed:
+            log.append(f"{chosen}: {killed[0]}")
+            print(f"killed {len(log)} of {KILLS}: {log[-1]}", flush=True)
         if chosen == "any":                                          # a worker that dies is replaced; anything else ends the stage
             with contextlib.suppress(subprocess.TimeoutExpired):
                 study.wait(8)
-            processes = family(psutil.Process(study.pid)) if study.poll() is None else processes
+            processes += family(psutil.Process(study.pid)) if study.poll() is None else []
             study.kill()
         study.wait()
         _, alive = psutil.wait_procs(processes, timeout=30)
@@ -97,7 +100,7 @@ def folders(tmp_path_factory):
     thread.start()
     log: list = []
     disturbed(stormy, random.Random(SEED), log)
-    good("dvc --cd results/quick repro", stormy, S4BT_WORKERS="2")
+    good("dvc --cd results/quick repro", stormy, S4BT_WORKERS="2")   # forced stages left others stale, if their bits differed
     thread.join()
     return calm, stormy, log
 

@@ -192,6 +192,23 @@ def test_a_killed_run_leaves_no_writer_and_nothing_half_written(quick):
     assert not good("dvc --cd results/quick status", folder).replace("Data and pipelines are up to date.", "").strip()
 
 
+def test_a_run_on_two_processes_is_found_finished_by_its_stage(quick):
+    folder, _, _ = quick
+    names = good("python -m s4bt.parallel --scale quick --list retrain-text-untruncated", folder).split()
+    assert len(names) == 2
+    launch = ("python -m torch.distributed.run --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:0 -m s4bt.parallel --scale quick ")
+    said = good(launch + names[0], folder, OMP_NUM_THREADS="1")
+    assert re.search(rf"{names[0]}: accuracy 0\.\d+, \d+\.\d s on 2 processes", said) and "ETA" in said
+    assert said.count("is done already") == 0 and good(launch + names[0], folder, OMP_NUM_THREADS="1").count("is done already") == 1
+    assert "1 of" in (out := good("python -m s4bt.notebook notebooks/pipeline/40_retrain.ipynb --scale quick --task text", folder)) \
+        and "runs were finished before" in out
+    wrong = call(launch + "retrain-text-none", folder, OMP_NUM_THREADS="1")
+    assert wrong.returncode and "scale quick has no run retrain-text-none. Its names: python -m s4bt.parallel" in wrong.stderr
+    alone = call(f"python -m s4bt.parallel --scale quick {names[0]}", folder)
+    assert alone.returncode == 1 and "start it with torchrun" in alone.stderr and "Traceback" not in alone.stderr
+    good("dvc --cd results/quick repro --force --single-item retrain@text && dvc --cd results/quick repro", folder)
+
+
 def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(quick):
     """The small version of tests/faults.py."""
     folder, _, _ = quick

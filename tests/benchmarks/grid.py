@@ -22,7 +22,7 @@ from s4bt.tasks import load
 from s4bt.tasks.prepare import prepare
 from s4bt.train import fit, seed_everything
 
-RUNS, STEPS = 12, 500
+RUNS, STEPS = 20, 500
 
 
 def train(run: dict, folder: Path, progress, checkpoint: Path) -> dict:
@@ -39,12 +39,14 @@ def grid(folder: Path, workers: int, arrays: Path, kill_after: float | None = No
     """Seconds, digests of the weights and results of the whole grid; one worker is killed after some seconds."""
     os.environ["S4BT_WORKERS"] = str(workers)
     runs = [{"name": f"run{i:02d}", "steps": STEPS, "seed": i, "arrays": str(arrays)} for i in range(RUNS)]
-    children = lambda: [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]  # noqa: E731
+    killed: list[int] = []
 
     def kill() -> None:
         time.sleep(kill_after)
-        busy = sorted((p for p in children() if not p.children()), key=lambda p: p.cpu_times().user)
-        busy[-1].kill()
+        workers = [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline()) and not p.children()]
+        busy = max(workers, key=lambda p: p.cpu_times().user)
+        busy.kill()
+        killed.append(busy.pid)
 
     if kill_after:
         threading.Thread(target=kill, daemon=True).start()
@@ -52,11 +54,14 @@ def grid(folder: Path, workers: int, arrays: Path, kill_after: float | None = No
     with Grid(folder, f"{workers} workers", RUNS * STEPS) as runner:
         results = runner.run(train, runs)
         took = time.perf_counter() - start
+    if bool(kill_after) != bool(killed):
+        raise SystemExit("no worker was killed where one should have been")
     return took, {run["name"]: digest(folder / run["name"] / "model.safetensors") for run in runs}, results
 
 
 def main() -> None:
     rows: list[dict] = []
+    (ROOT / ".scratch").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / ".scratch") as name:
         folder = Path(name)
         prepare("listops", ListOpsData(train=4000, val=300, test=100, min_length=8, max_length=64, max_depth=5, max_arguments=5), folder / "arrays")

@@ -148,6 +148,9 @@ def draw(found: dict, curves: dict, path) -> None:
         ax.set(xlabel="modes", ylabel="ms", title=name)
         ax.set_xticks(RANKS, RANKS)
         ax.minorticks_off()
+        low, high = ax.get_ylim()
+        ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50, 100) if low < t < high]
+        ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
     axes[1].legend(fontsize=6)
     figures.save(figure, path)
 

@@ -1,12 +1,12 @@
 """Where the time of a training run goes, and whether small runs are faster together: `make bench` writes results/bench/loop.csv and loop.png.
 
 whole       `s4bt.train.fit` of the product at scale laptop, with its evaluations and checkpoints
-compute     forward, backward, clipping and AdamW on the very batches of that run, made beforehand
+compute     the model, forward, backward, clipping and AdamW on the very batches of that run, made beforehand
 evaluation  the evaluations of that run, by themselves
-rest        what is left: making batches, the schedule, checkpoints, the learning curve, Python
+rest        what is left: making batches, checkpoints, the learning curve, Python
 
 Together: S models that differ by their seed as one, with S H channels and one batched product to mix them, against S runs one by one, on
-one thread: what a grid on as many processes as cores would gain by it. Needs the arrays of scale laptop (make repro); makes them if they are not there.
+one thread: what a grid on as many processes as cores would gain by it.
 """
 import tempfile
 from pathlib import Path

@@ -73,7 +73,7 @@ def main() -> None:
              row("time with two workers over that with one", two / one, "ratio", 1 / 1.7),
              row("runs whose weights differ between one worker and two", sum(first[n] != second[n] for n in first), "runs", 0),
              row("with a worker killed in the middle", killed, "s"),
-             row("what the death cost, over the longest run", (killed - two) / longest, "ratio", 1.5),
+             row("time that the killed worker cost, over that of the longest run", (killed - two) / longest, "ratio", 1.5),
              row("runs whose weights differ after the death", sum(first[n] != third[n] for n in first), "runs", 0)]
     figures.use_style()
     figure, ax = plt.subplots(figsize=(5, 1.8))

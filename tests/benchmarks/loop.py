@@ -126,7 +126,7 @@ def together(rows: list[dict]) -> dict[int, dict[int, float]]:
         found[N] = {S: 100 * seconds / S for S, seconds in took.items()}
         rows.append(row(f"text, N = {N}: one run, the model of the product, per step", own, "ms"))
         rows += [row(f"text, N = {N}: {S} runs as one model, per run and step", value, "ms") for S, value in found[N].items()]
-        rows.append(row(f"text, N = {N}: best number together over the model of the product", min(found[N].values()) / own, "ratio"))
+        rows.append(row(f"text, N = {N}: best number of seeds as one batched model, time per seed over that of one by one", min(found[N].values()) / own, "ratio"))
     return found
 
 

@@ -1,7 +1,7 @@
 """Growth of one DSS layer's time and memory, forward and backward, with L, N, H and B: `make bench` writes results/bench/scaling.csv and
 scaling.png. One thread; memory is what the peak of the process rises above its start.
 
-The layer with 64 modes convolves by FFT, the one with 8 in chunks; the published formula, (H, N, L) exponentials, stops where it needs a gigabyte.
+The layer with 64 modes convolves by FFT up to L = 8192, all others in chunks; the published formula, (H, N, L) exponentials, stops where it needs a gigabyte.
 """
 import json
 import os

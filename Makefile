@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 # glibc otherwise returns every large buffer to the system and pays for it again; workers of a grid get the same (s4bt/grid.py).
 MALLOC := MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000
 
-.PHONY: help setup repro test test-faults quick study paper lab bench strip lock table
+.PHONY: help setup repro test test-faults quick study paper lab book links bench strip lock table
 
 help:            ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -53,6 +53,12 @@ endef
 
 lab: $(READY)    ## open JupyterLab on the notebooks
 	jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+
+book: $(READY)   ## run the lessons and build the site, offline; open docs/_build/html/index.html (4 minutes)
+	sphinx-build --quiet --fail-on-warning --keep-going --jobs 2 --conf-dir docs . docs/_build/html
+
+links: $(READY)  ## try every external link of the site (needs the network)
+	sphinx-build --quiet --builder linkcheck --conf-dir docs --define nb_execution_mode=off . docs/_build/links
 
 bench: $(READY)  ## measure speed and memory, beside other tools, which it installs; results in results/bench
 	pip install --quiet --constraint requirements.lock --no-build-isolation --editable '.[rivals]'

@@ -3,7 +3,7 @@
 A house with one staircase: each file imports only files above it.
 
 files, config, powers, lti, gramian, balance, fit, reducers, errors, ranks, convolution, dss, model, tasks, train, grid, arms, summary,
-figures, notebook, parallel, project
+figures, course, notebook, parallel, project
 
 Conventions, used everywhere:
 

@@ -9,6 +9,7 @@ Importing this file does not import torch; `lti`, `network` and `examples` do.
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import io
 import json
@@ -19,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from s4bt.config import TASK_NAMES
-from s4bt.files import UserError, task_dir
+from s4bt.files import ROOT, UserError, task_dir
 
 HOME = task_dir("laptop", "course")     # models and examples of the study that are in git
 
@@ -34,19 +35,32 @@ def check(exercise: str, yours, right, tolerance: float = 1e-6) -> None:
     """
     right = np.asarray(right)
     try:
-        yours = np.broadcast_to(np.asarray(yours, dtype=np.result_type(right, float)), np.shape(yours) or right.shape)
+        numbers = np.asarray(yours)
+        if numbers.dtype.kind not in "biufc":
+            raise TypeError
     except (TypeError, ValueError):
         print(f"{exercise}: not yet. This is not a number or an array of numbers: {yours!r}")
         return
+    yours = numbers.astype(complex if np.iscomplexobj(numbers) else float)
     if yours.shape != right.shape:
         print(f"{exercise}: not yet. Your shape is {yours.shape}, the right one {right.shape}")
         return
-    off = np.abs(yours - right)
+    off = np.abs(yours - right)                                      # of a real answer the imaginary part counts, too
     worst = np.unravel_index(np.argmax(np.where(np.isnan(off), np.inf, off)), off.shape)
     solved = bool(off[worst] <= tolerance * np.abs(right).max())
     show = lambda x: f"{complex(x):.6g}" if np.iscomplexobj(x) else f"{float(x):.6g}"  # noqa: E731
     place = f" (entry {', '.join(map(str, worst))})" if right.shape and not solved else ""
     print(f"{exercise}: {'solved' if solved else 'not yet'}. Yours {show(yours[worst])}, right {show(right[worst])}{place}")
+
+
+def run_lesson(name: str, scope: dict) -> None:
+    """Run the code of a lesson quietly in the namespace `scope`, so that solutions begin where the lesson ends; pictures are not shown."""
+    cells = json.loads((ROOT / "notebooks" / "lessons" / f"{name}.ipynb").read_text())["cells"]
+    code = [c["source"] for c in cells if c["cell_type"] == "code" and not {"colab", "live"} & set(c["metadata"].get("tags", []))]
+    with contextlib.redirect_stdout(io.StringIO()):
+        for source in code:
+            exec(compile("".join(source), name, "exec"), scope)
+            plt.close("all")
 
 
 # -- pictures that move ---------------------------------------------------------------------------------------------------------

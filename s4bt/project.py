@@ -1,6 +1,6 @@
 """Housekeeping commands of the Makefile: files generated from one source, clean notebooks, the README's tables.
 
-    python -m s4bt.project lock | strip | scale NAME | table [--check]
+    python -m s4bt.project lock | strip | scale NAME | table [--check] | address URL
 """
 from __future__ import annotations
 
@@ -59,6 +59,50 @@ def lock() -> None:
     for path, text in ((ROOT / "requirements.lock", lock_header() + "\n".join(lines) + "\n"), (ROOT / "environment.yml", environment())):
         with atomic_path(path) as temporary:
             temporary.write_text(text)
+
+
+# -- where the project is published --------------------------------------------------------------------------------------------
+
+LESSONS = "notebooks/lessons"
+GITHUB = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+")
+
+
+def repository() -> str:
+    """Address of the public repository: [project.urls] of pyproject.toml, else the origin of this clone if that is on GitHub, else empty."""
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {}).get("Repository", "")
+    if not known:
+        told = subprocess.run(["git", "config", "--get", "remote.origin.url"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+        known = re.sub(r"^(ssh://)?git@github\.com[:/]", "https://github.com/", told)
+    known = known.removesuffix("/").removesuffix(".git")
+    return known if GITHUB.fullmatch(known) else ""
+
+
+def launch_text() -> str:
+    """The README's paragraph of links that open the lessons on Binder and Colab."""
+    address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {}).get("Repository", "")
+    if not address:
+        return ("Whoever publishes this repository on GitHub says once where, `python -m s4bt.project address https://github.com/<owner>/<name>`, and this paragraph,\n"
+                "the site and the lessons get links that open a lesson on Binder or Google Colab, with nothing to install.")
+    name = address.removeprefix("https://github.com/")
+    first = f"{LESSONS}/00_start_here.ipynb"
+    return (f"With nothing to install: [all lessons on Binder](https://mybinder.org/v2/gh/{name}/main?urlpath=lab/tree/{first}), or "
+            f"[the first one on Google Colab](https://colab.research.google.com/github/{name}/blob/main/{first}).")
+
+
+def write_address(address: str) -> None:
+    """Write the address of the public repository into pyproject.toml, the lessons and the README.  Raises UserError if it is not one on GitHub."""
+    address = address.removesuffix("/").removesuffix(".git")
+    if not GITHUB.fullmatch(address):
+        raise UserError(f"{address!r} is not the address of a repository on GitHub, https://github.com/<owner>/<name>; Binder and Colab need one")
+    path = ROOT / "pyproject.toml"
+    text = re.sub(r"\n\[project\.urls\]\nRepository = .*\n", "", path.read_text())
+    changed = {path: text.replace("\n[project.optional-dependencies]", f'\n[project.urls]\nRepository = "{address}"\n\n[project.optional-dependencies]', 1)}
+    for lesson in sorted((ROOT / LESSONS).glob("*.ipynb")):
+        changed[lesson] = re.sub(r'repository = \\"[^"]*\\" or', f'repository = \\"{address}\\" or', lesson.read_text())
+    for path, text in changed.items():
+        with atomic_path(path) as temporary:
+            temporary.write_text(text)
+    table(check=False)
 
 
 # -- notebooks ----------------------------------------------------------------------------------------------------------------
@@ -246,7 +290,7 @@ def speed_table() -> str:
     return "\n".join([*lines, *(f"- {o.what}: {o.value:.2g}" for o in rows[kept & rows.unit.isin(["ratio", "power"])].itertuples())])
 
 
-TABLES = {"bench": bench_table, "oneshot": oneshot_table, "gains": gains_table, "accuracy": accuracy_table, "speed": speed_table}
+TABLES = {"bench": bench_table, "oneshot": oneshot_table, "gains": gains_table, "accuracy": accuracy_table, "speed": speed_table, "launch": launch_text}
 
 
 def table(check: bool) -> None:
@@ -274,9 +318,12 @@ def main() -> int:
     commands.add_parser("strip", help="drop outputs from the notebooks' sources")
     commands.add_parser("scale", help="derive the pipeline of another scale").add_argument("name")
     commands.add_parser("table", help="write the README's tables").add_argument("--check", action="store_true")
+    commands.add_parser("address", help="say where the project is published").add_argument("url")
     options = parser.parse_args()
     try:
-        if options.command == "lock":
+        if options.command == "address":
+            write_address(options.url)
+        elif options.command == "lock":
             lock()
         elif options.command == "strip":
             for path in sorted((ROOT / "notebooks").rglob("*.ipynb")):

@@ -1,0 +1,70 @@
+"""The book: `make book` builds it offline, and every warning is an error. Its source folder is the project's root, so that links are those of the repository."""
+import importlib.util
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}          # for the kernels that run the lessons, two at a time
+
+from s4bt.project import repository  # noqa: E402
+
+project, author, copyright = "s4bt", "the s4bt authors", "the s4bt authors, MIT licence"
+version = release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+root_doc = "docs/index"
+include_patterns = ["README.md", "CHANGELOG.md", "data/README.md", "docs/*.md", "docs/decisions/*.md", "notebooks/lessons/*.ipynb", "notebooks/lessons/solutions/*.ipynb", "results/laptop/*/*.ipynb"]
+exclude_patterns = ["**/.ipynb_checkpoints"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx.ext.mathjax"]
+
+# Lessons have no outputs and are executed here; the study's notebooks have been.
+nb_execution_mode = "auto"
+nb_execution_excludepatterns = ["results/laptop/*/*.ipynb"]
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+nb_ipywidgets_js = {}                                    # live widgets need a kernel; on the site the sliders are pictures
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+
+# MathJax from a package whose static files are all that is used of it
+html_static_path = [str(Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static")]
+mathjax_path = "mathjax/tex-chtml.js"
+html_extra_path = ["site"]                               # index.html at the top
+
+html_theme = "sphinx_book_theme"
+html_title = "Balanced truncation of S4 models"
+html_copy_source = html_show_sourcelink = False
+html_theme_options = {"path_to_docs": "", "show_toc_level": 2, "use_download_button": False, "home_page_in_toc": True}
+if address := repository():
+    html_theme_options |= {"repository_url": address, "repository_branch": "main", "use_repository_button": True, "launch_buttons": {
+        "binderhub_url": "https://mybinder.org", "colab_url": "https://colab.research.google.com", "notebook_interface": "jupyterlab"}}
+
+
+def as_plain_text(app, what, name, obj, options, lines):
+    """Docstrings are plain text with aligned tables and formulas; keep their shape instead of reading them as reStructuredText."""
+    text = "\n".join(lines).strip()
+    if not text:
+        return
+    first, _, rest = text.partition("\n\n")
+    escape = lambda s: re.sub(r"([\\*|_<>])", r"\\\1", s.replace("`", "\0")).replace("\0", "``")  # noqa: E731
+    literal = lambda s: re.sub(r"``(.*?)``", lambda m: "``" + re.sub(r"\\(.)", r"\1", m[1]) + "``", s, flags=re.S)  # noqa: E731
+    lines[:] = [*literal(escape(first)).splitlines(), ""]
+    if rest:
+        lines += ["::", "", *("   " + line for line in rest.splitlines()), ""]
+
+
+def as_executed(app, docname, source):
+    """The README links to the sources of the study's notebooks; the book has the executed ones."""
+    if docname == "README":
+        source[0] = re.sub(r"\(notebooks/pipeline/(60|70)_", r"(results/laptop/compare/\1_", source[0]).replace("(notebooks/pipeline/", "(results/laptop/image/")
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", as_plain_text)
+    app.connect("source-read", as_executed)

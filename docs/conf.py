@@ -39,6 +39,8 @@ html_extra_path = ["site"]                               # index.html at the top
 
 html_theme = "sphinx_book_theme"
 html_title = "Balanced truncation of S4 models"
+html_favicon = "site/icon.svg"
+html_context = {"default_mode": "light"}                 # as the figures are
 html_copy_source = html_show_sourcelink = False
 html_theme_options = {"path_to_docs": "", "show_toc_level": 2, "use_download_button": False, "home_page_in_toc": True}
 if address := repository():

@@ -31,9 +31,11 @@ myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
+autodoc_default_options = {"exclude-members": "model_config"}
 
 # MathJax from a package whose static files are all that is used of it
-html_static_path = [str(Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static")]
+html_static_path = [str(Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static"), "site"]
+html_css_files = ["style.css"]
 mathjax_path = "mathjax/tex-chtml.js"
 html_extra_path = ["site"]                               # index.html at the top
 
@@ -58,7 +60,7 @@ def as_plain_text(app, what, name, obj, options, lines):
     literal = lambda s: re.sub(r"``(.*?)``", lambda m: "``" + re.sub(r"\\(.)", r"\1", m[1]) + "``", s, flags=re.S)  # noqa: E731
     lines[:] = [*literal(escape(first)).splitlines(), ""]
     if rest:
-        lines += ["::", "", *("   " + line for line in rest.splitlines()), ""]
+        lines += [".. code-block:: text", "", *("   " + line for line in rest.splitlines()), ""]
 
 
 def as_executed(app, docname, source):

@@ -54,7 +54,7 @@ endef
 lab: $(READY)    ## open JupyterLab on the notebooks
 	jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
-book: $(READY)   ## run the lessons and build the site, offline; open docs/_build/html/index.html (4 minutes)
+book: $(READY)   ## run the lessons and build the site, offline; open docs/_build/html/index.html (3 minutes)
 	sphinx-build --quiet --fail-on-warning --keep-going --jobs 2 --conf-dir docs . docs/_build/html
 
 links: $(READY)  ## try every external link of the site (needs the network)

@@ -34,20 +34,20 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"exclude-members": "model_config"}
 
 # MathJax from a package whose static files are all that is used of it
-html_static_path = [str(Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static"), "site"]
+html_static_path = [str(Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static"), "static"]
 html_css_files = ["style.css"]
 mathjax_path = "mathjax/tex-chtml.js"
 html_extra_path = ["site"]                               # index.html at the top
 
 html_theme = "sphinx_book_theme"
 html_title = "Balanced truncation of S4 models"
-html_favicon = "site/icon.svg"
+html_favicon = "static/icon.svg"
 html_context = {"default_mode": "light"}                 # as the figures are
 html_copy_source = html_show_sourcelink = False
 html_theme_options = {"path_to_docs": "", "show_toc_level": 2, "use_download_button": False, "home_page_in_toc": True}
+launch = {"binderhub_url": "https://mybinder.org", "colab_url": "https://colab.research.google.com", "notebook_interface": "jupyterlab"}
 if address := repository():
-    html_theme_options |= {"repository_url": address, "repository_branch": "main", "use_repository_button": True, "launch_buttons": {
-        "binderhub_url": "https://mybinder.org", "colab_url": "https://colab.research.google.com", "notebook_interface": "jupyterlab"}}
+    html_theme_options |= {"repository_url": address, "repository_branch": "main", "use_repository_button": True}
 
 
 def as_plain_text(app, what, name, obj, options, lines):
@@ -69,6 +69,12 @@ def as_executed(app, docname, source):
         source[0] = re.sub(r"\(notebooks/pipeline/(60|70)_", r"(results/laptop/compare/\1_", source[0]).replace("(notebooks/pipeline/", "(results/laptop/image/")
 
 
+def launch_lessons_only(app, pagename, templatename, context, doctree):
+    """Buttons of the theme that open a page on Binder or Colab, for lessons and solutions; the study's notebooks need what only the study makes."""
+    app.config.html_theme_options["launch_buttons"] = launch if address and pagename.startswith("notebooks/lessons/") else {}
+
+
 def setup(app):
+    app.connect("html-page-context", launch_lessons_only, priority=100)
     app.connect("autodoc-process-docstring", as_plain_text)
     app.connect("source-read", as_executed)

@@ -28,38 +28,48 @@ HOME = task_dir("laptop", "course")     # models and examples of the study that 
 # -- exercises ------------------------------------------------------------------------------------------------------------------
 
 def check(exercise: str, yours, right, tolerance: float = 1e-6) -> None:
-    """Print what an exercise computed beside what is right, and whether they agree to a relative `tolerance`.
+    """Print what an exercise computed beside what is right, and whether they agree, entry by entry, to a relative `tolerance`.
 
-    yours, right: numbers or arrays of one shape; for arrays the entry that is furthest off is shown. Never raises, so that a notebook with open
-    exercises runs to its end.
+    yours, right: numbers or arrays of one shape; entries below a thousandth of the largest need agree to `tolerance` times that only. For
+    arrays the entry that is furthest off is shown. Whatever `yours` is, nothing is raised, so that a notebook with open exercises runs to its end.
     """
     right = np.asarray(right)
     try:
-        numbers = np.asarray(yours)
+        numbers = np.asarray(yours.detach() if hasattr(yours, "detach") else yours)
         if numbers.dtype.kind not in "biufc":
             raise TypeError
-    except (TypeError, ValueError):
+    except Exception:                                                # noqa: BLE001  anything can stand in an exercise
         print(f"{exercise}: not yet. This is not a number or an array of numbers: {yours!r}")
         return
     yours = numbers.astype(complex if np.iscomplexobj(numbers) else float)
     if yours.shape != right.shape:
         print(f"{exercise}: not yet. Your shape is {yours.shape}, the right one {right.shape}")
         return
-    off = np.abs(yours - right)                                      # of a real answer the imaginary part counts, too
+    with np.errstate(invalid="ignore"):
+        off = np.abs(yours - right) / np.maximum(np.abs(right), 1e-3 * np.abs(right).max())      # the imaginary part counts, too
     worst = np.unravel_index(np.argmax(np.where(np.isnan(off), np.inf, off)), off.shape)
-    solved = bool(off[worst] <= tolerance * np.abs(right).max())
+    solved = bool(off[worst] <= tolerance)
     show = lambda x: f"{complex(x):.6g}" if np.iscomplexobj(x) else f"{float(x):.6g}"  # noqa: E731
     place = f" (entry {', '.join(map(str, worst))})" if right.shape and not solved else ""
     print(f"{exercise}: {'solved' if solved else 'not yet'}. Yours {show(yours[worst])}, right {show(right[worst])}{place}")
 
 
 def run_lesson(name: str, scope: dict) -> None:
-    """Run the code of a lesson quietly in the namespace `scope`, so that solutions begin where the lesson ends; pictures are not shown."""
+    """Run the code of a lesson quietly in the namespace `scope`, so that solutions begin where the lesson ends; pictures are not shown.
+
+    What stands below its heading "Exercises" may be somebody's attempt: a cell that fails there is passed over.
+    """
+    from IPython.core.inputtransformer2 import TransformerManager
     cells = json.loads((ROOT / "notebooks" / "lessons" / f"{name}.ipynb").read_text())["cells"]
-    code = [c["source"] for c in cells if c["cell_type"] == "code" and not {"colab", "live"} & set(c["metadata"].get("tags", []))]
+    attempts = False
     with contextlib.redirect_stdout(io.StringIO()):
-        for source in code:
-            exec(compile("".join(source), name, "exec"), scope)
+        for cell in cells:
+            source = "".join(cell["source"])
+            attempts |= cell["cell_type"] == "markdown" and "## Exercises" in source
+            if cell["cell_type"] != "code" or {"colab", "live"} & set(cell["metadata"].get("tags", [])):
+                continue
+            with contextlib.suppress(Exception) if attempts else contextlib.nullcontext():
+                exec(compile(TransformerManager().transform_cell(source), name, "exec"), scope)
             plt.close("all")
 
 
@@ -67,7 +77,7 @@ def run_lesson(name: str, scope: dict) -> None:
 
 # Handlers stand in the elements themselves: no script, no identifier, so any number of sliders can share a page, live or exported.
 _SHOW = ("const s=this.closest('.s4bt-slider'),i=+s.querySelector('input').value;s.querySelectorAll('img').forEach((p,k)=>p.hidden=k!==i);"
-         "s.querySelector('output').textContent=s.dataset.names.split('|')[i]")
+         "s.querySelector('output').textContent=s.querySelectorAll('img')[i].alt")
 _PLAY = ("const s=this.closest('.s4bt-slider'),r=s.querySelector('input');if(s.timer){clearInterval(s.timer);s.timer=0;this.textContent='play'}"
          "else{this.textContent='stop';s.timer=setInterval(()=>{r.value=+r.value>=+r.max?0:+r.value+1;r.oninput()},500)}")
 
@@ -75,10 +85,12 @@ _PLAY = ("const s=this.closest('.s4bt-slider'),r=s.querySelector('input');if(s.t
 def slider(draw: Callable[[object], object], values: Sequence, name: str = "r"):
     """A slider over pictures that are drawn now and travel inside the page: it works in JupyterLab, in an exported page, without network.
 
-    draw(value): draws on the current pyplot figure or figures; values: what the slider steps through, shown as `name = value`.
-    Returns an IPython HTML object. The button plays it as an animation; arrow keys move it.
+    draw(value): makes one pyplot figure; values: what the slider steps through, shown as `name = value`. Returns an IPython HTML object. The
+    button plays it as an animation; arrow keys move it. Open figures are closed.  Raises ValueError if there is no value.
     """
     from IPython.display import HTML
+    if not len(values):
+        raise ValueError("a slider needs at least one value")
     pictures = []
     for value in values:
         plt.close("all")
@@ -94,8 +106,7 @@ def slider(draw: Callable[[object], object], values: Sequence, name: str = "r"):
     first = len(pictures) // 3
     images = "".join(f'<img alt="{html.escape(text)}" src="data:image/png;base64,{data}" style="max-width:100%"{"" if k == first else " hidden"}>'
                      for k, (text, data) in enumerate(pictures))
-    names = html.escape("|".join(text for text, _ in pictures))
-    return HTML(f'<div class="s4bt-slider" data-names="{names}"><div><button type="button" onclick="{_PLAY}">play</button> '
+    return HTML(f'<div class="s4bt-slider"><div><button type="button" onclick="{_PLAY}">play</button> '
                 f'<input type="range" aria-label="{html.escape(name)}" min="0" max="{len(pictures) - 1}" value="{first}" style="width:50%;vertical-align:middle" '
                 f'oninput="{_SHOW}"> <output>{html.escape(pictures[first][0])}</output></div>{images}</div>')
 

@@ -64,7 +64,7 @@ def lock() -> None:
 # -- where the project is published --------------------------------------------------------------------------------------------
 
 LESSONS = "notebooks/lessons"
-GITHUB = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+")
+GITHUB = re.compile(r"https://github\.com/\w[\w.-]*/\w[\w.-]*")
 
 
 def repository() -> str:
@@ -96,8 +96,10 @@ def write_address(address: str) -> None:
         raise UserError(f"{address!r} is not the address of a repository on GitHub, https://github.com/<owner>/<name>; Binder and Colab need one")
     path = ROOT / "pyproject.toml"
     text = re.sub(r"\n\[project\.urls\]\nRepository = .*\n", "", path.read_text())
-    changed = {path: text.replace("\n[project.optional-dependencies]", f'\n[project.urls]\nRepository = "{address}"\n\n[project.optional-dependencies]', 1)}
-    for lesson in sorted((ROOT / LESSONS).glob("*.ipynb")):
+    changed = {path: text.replace("\n[tool.setuptools]", f'\n[project.urls]\nRepository = "{address}"\n\n[tool.setuptools]', 1)}
+    if tomllib.loads(changed[path])["project"].get("urls") != {"Repository": address}:
+        raise UserError(f"could not write the address into {path}; write it there by hand, below [project.urls]: Repository = \"{address}\"")
+    for lesson in sorted((ROOT / LESSONS).rglob("*.ipynb")):
         changed[lesson] = re.sub(r'repository = \\"[^"]*\\" or', f'repository = \\"{address}\\" or', lesson.read_text())
     for path, text in changed.items():
         with atomic_path(path) as temporary:

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import nbformat
 import numpy as np
 import pytest
+import torch
 import yaml
 from bs4 import BeautifulSoup
 from rattler import MatchSpec
@@ -80,7 +81,7 @@ def test_binder_gets_what_the_lessons_import():
 
 @pytest.mark.parametrize(("yours", "right", "said"), [
     (3.0, 3.0, "solved"), (3.0 + 1e-8, 3.0, "solved"), (3.1, 3.0, "not yet"), (np.nan, 3.0, "not yet"), (None, 3.0, "not yet"), ([1, 2], 3.0, "not yet"),
-    ([1.0, np.nan], [1.0, 2.0], "not yet"), ([1, 2], [1, 2], "solved"), (1j, 1.0, "not yet"), (3 - 2j, 3.0, "not yet"), (3 + 0j, 3.0, "solved"), ("3", 3.0, "not yet"), (True, 1, "solved"), (-3.0, 3.0, "not yet"), (5.0, [5.0, 5.0], "not yet")])
+    ([1.0, np.nan], [1.0, 2.0], "not yet"), ([1, 2], [1, 2], "solved"), (1j, 1.0, "not yet"), (3 - 2j, 3.0, "not yet"), (3 + 0j, 3.0, "solved"), ("3", 3.0, "not yet"), (True, 1, "solved"), ([1e6, 0.5], [1e6, 1.0], "not yet"), ([1e3, 90.0], [1e3, 100.0], "not yet"), ([], 1.0, "not yet"), (np.inf, 1.0, "not yet"), (torch.tensor(3.0, requires_grad=True), 3.0, "solved"), (-3.0, 3.0, "not yet"), (5.0, [5.0, 5.0], "not yet")])
 def test_a_check_says_whether_an_exercise_is_solved(capsys, yours, right, said):
     course.check("1.1", yours, np.array(right))
     assert capsys.readouterr().out.startswith(f"1.1: {said}.")
@@ -94,6 +95,20 @@ def test_a_slider_needs_nothing_but_itself():
     assert [i["alt"] for i in images] == ["r = 1", "r = 2", "r = 5"] and sum("hidden" not in i.attrs for i in images) == 1
     assert all(i["src"].startswith("data:image/png;base64,") for i in images) and len({i["src"] for i in images}) == 3
     assert "http" not in html and not page.find_all("script") and not plt.get_fignums()
+
+
+def test_solutions_begin_where_the_lesson_ends_whatever_was_tried_in_it(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks" / "lessons"
+    folder.mkdir(parents=True)
+    cell, text = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell("a = 1"), text("## Exercises"), cell("b = undefined_name"), cell("this is no code"), cell("%time c = a + 1")]), folder / "x.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell("a = undefined_name")]), folder / "y.ipynb")
+    monkeypatch.setattr(course, "ROOT", tmp_path)
+    scope = {"get_ipython": lambda: None}
+    course.run_lesson("x", scope)
+    assert scope["a"] == 1 and "b" not in scope
+    with pytest.raises(NameError):
+        course.run_lesson("y", {})
 
 
 def test_the_live_slider_draws_anew(monkeypatch):
@@ -144,11 +159,14 @@ def test_the_address_of_a_public_clone_is_written_everywhere(tmp_path, monkeypat
     readme = (clone / "README.md").read_text()
     assert "https://mybinder.org/v2/gh/somebody/their-s4bt/main?urlpath=lab/tree/notebooks/lessons/00_start_here.ipynb" in readme
     assert "https://colab.research.google.com/github/somebody/their-s4bt/blob/main/notebooks/lessons/00_start_here.ipynb" in readme
-    few = "docs/index.md,notebooks/lessons/00_start_here.ipynb,notebooks/lessons/04_balance_and_truncate.ipynb"
+    few = "docs/index.md,notebooks/lessons/00_start_here.ipynb,notebooks/lessons/04_balance_and_truncate.ipynb,notebooks/lessons/solutions/04_balance_and_truncate.ipynb,results/laptop/image/20_pretrain.ipynb"
     good(f"sphinx-build -q -c docs -D nb_execution_mode=off -D include_patterns={few} . {tmp_path}/html 2> /dev/null", clone)
-    links = [a.get("href") for a in BeautifulSoup((tmp_path / "html/notebooks/lessons/04_balance_and_truncate.html").read_text(), "html.parser").find_all("a")]
-    assert "https://mybinder.org/v2/gh/somebody/their-s4bt/main?urlpath=lab/tree/notebooks/lessons/04_balance_and_truncate.ipynb" in links
-    assert "https://colab.research.google.com/github/somebody/their-s4bt/blob/main/notebooks/lessons/04_balance_and_truncate.ipynb" in links
+    for page in ("notebooks/lessons/04_balance_and_truncate", "notebooks/lessons/solutions/04_balance_and_truncate"):
+        links = [a.get("href") for a in BeautifulSoup((tmp_path / f"html/{page}.html").read_text(), "html.parser").find_all("a")]
+        assert f"https://mybinder.org/v2/gh/somebody/their-s4bt/main?urlpath=lab/tree/{page}.ipynb" in links
+        assert f"https://colab.research.google.com/github/somebody/their-s4bt/blob/main/{page}.ipynb" in links
+        assert f'repository = "{address}" or' in "".join(sources(clone / f"{page}.ipynb"))
+    assert "colab.research" not in (tmp_path / "html/results/laptop/image/20_pretrain.html").read_text()      # needs what only the study makes
     assert "is not the address" in subprocess.run([sys.executable, "-m", "s4bt.project", "address", "https://example.org/x"], cwd=clone,
                                                   capture_output=True, text=True, check=False).stderr
 
@@ -198,10 +216,10 @@ def test_exercises_run_before_they_are_solved_and_solutions_solve_them(book, pat
     assert set(open_.values()) == {"not yet"} and set(solved.values()) == {"solved"}
 
 
-def test_a_lesson_takes_less_than_a_minute(book):
+def test_no_lesson_takes_long_also_when_two_run_at_once(book):
     seconds = {name: float(s) for name, s in re.findall(r"notebooks/lessons/(\d\d)_\w+\.ipynb\S* Executed notebook in ([\d.]+) seconds", re.sub(r"\x1b\[[\d;]*m", "", book[1]))}
     print("seconds of the lessons:", seconds)
-    assert len(seconds) == 11 and max(seconds.values()) < 120                            # two at a time, on a noisy machine: twice the minute of a quiet one
+    assert len(seconds) == 11 and max(seconds.values()) < 90                             # alone on one core the longest takes 44 s; machines are noisy
 
 
 def pages(folder):
@@ -262,18 +280,18 @@ def site(book):
 SETTLED = """const done = arguments[0], math = document.querySelectorAll('.math').length;
 const ready = math ? MathJax.startup.promise : Promise.resolve();
 ready.then(() => done({math: math, rendered: document.querySelectorAll('mjx-container').length, broken: [...document.querySelectorAll('mjx-merror')].map(e => e.textContent),
-  images: [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.alt || i.src), wide: document.documentElement.scrollWidth - innerWidth}))"""
+  images: [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.alt || i.src)}))"""
 
 
 def test_every_page_loads_without_network_and_without_a_word_in_the_console(book, site, browser):
     shots = os.environ.get("S4BT_SCREENSHOTS")
     equations = 0
+    own = "[PST]: "                                                                      # what the theme says to itself, at level info
     for path in pages(book[0]):
         name = str(path.relative_to(book[0]))
         browser.get(urljoin(site, name))
         state = browser.execute_async_script(SETTLED)
         assert not state["broken"] and not state["images"] and state["rendered"] >= state["math"], f"{name}: {state}"
-        own = "[PST]: "                                                                  # what the theme says to itself, at level info
         assert not [e["message"] for e in browser.get_log("browser") if own not in e["message"]], name
         asked = [json.loads(e["message"])["message"] for e in browser.get_log("performance")]
         urls = {m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"}
@@ -283,6 +301,10 @@ def test_every_page_loads_without_network_and_without_a_word_in_the_console(book
             os.makedirs(shots, exist_ok=True)
             browser.save_screenshot(os.path.join(shots, name.replace("/", "-").replace(".html", ".png")))
     assert equations > 200
+    browser.get((book[0] / "notebooks/lessons/04_balance_and_truncate.html").as_uri())           # from a stick, without any server
+    state = browser.execute_async_script(SETTLED)
+    assert state["math"] > 20 and state["rendered"] >= state["math"] and not state["broken"] and not state["images"]
+    assert not [e["message"] for e in browser.get_log("browser") if own not in e["message"]]
 
 
 def test_sliders_move(site, browser):

@@ -86,7 +86,7 @@ def slider(draw: Callable[[object], object], values: Sequence, name: str = "r"):
     """A slider over pictures that are drawn now and travel inside the page: it works in JupyterLab, in an exported page, without network.
 
     draw(value): makes one pyplot figure; values: what the slider steps through, shown as `name = value`. Returns an IPython HTML object. The
-    button plays it as an animation; arrow keys move it. Open figures are closed.  Raises ValueError if there is no value.
+    button plays it as an animation; on a page arrow keys move it (inside JupyterLab they do not arrive). Open figures are closed.  Raises ValueError if there is no value.
     """
     from IPython.display import HTML
     if not len(values):

@@ -51,8 +51,8 @@ printf '%s\n' "analyse@listops analyse@text" "analyse@retrieval analyse@image" "
 	| S4BT_WORKERS=1 xargs -P 3 -I '{}' sh -c 'for try in 1 2 3; do dvc --cd results/quick repro {} && exit; sleep $$try; done; true'
 endef
 
-lab: $(READY)    ## open JupyterLab on the notebooks
-	jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+lab: $(READY)    ## open JupyterLab at lesson 0
+	jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/lessons/00_start_here.ipynb notebooks
 
 book: $(READY)   ## run the lessons and build the site, offline; open docs/_build/html/index.html (3 minutes)
 	sphinx-build --quiet --fail-on-warning --keep-going --jobs 2 --conf-dir docs . docs/_build/html

@@ -13,6 +13,8 @@ import contextlib
 import html
 import io
 import json
+import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
@@ -57,10 +59,13 @@ def check(exercise: str, yours, right, tolerance: float = 1e-6) -> None:
 def run_lesson(name: str, scope: dict) -> None:
     """Run the code of a lesson quietly in the namespace `scope`, so that solutions begin where the lesson ends; pictures are not shown.
 
-    What stands below its heading "Exercises" may be somebody's attempt: a cell that fails there is passed over.
+    The lesson as it was committed, if git knows: what was changed or tried in the file does not disturb. Else the file, and what stands below
+    its heading "Exercises" may be somebody's attempt: a cell that fails there is passed over.
     """
     from IPython.core.inputtransformer2 import TransformerManager
-    cells = json.loads((ROOT / "notebooks" / "lessons" / f"{name}.ipynb").read_text())["cells"]
+    path = f"notebooks/lessons/{name}.ipynb"
+    kept = subprocess.run(["git", "show", f"HEAD:{path}"], cwd=ROOT, capture_output=True, text=True, check=False) if shutil.which("git") else None
+    cells = json.loads(kept.stdout if kept and not kept.returncode else (ROOT / path).read_text())["cells"]
     attempts = False
     with contextlib.redirect_stdout(io.StringIO()):
         for cell in cells:

@@ -109,6 +109,11 @@ def test_solutions_begin_where_the_lesson_ends_whatever_was_tried_in_it(tmp_path
     assert scope["a"] == 1 and "b" not in scope
     with pytest.raises(NameError):
         course.run_lesson("y", {})
+    good("git init -q && git add -A && git -c user.name=a -c user.email=a@b.c commit -qm x", tmp_path)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell("a = 2"), text("## Exercises"), cell("b = return ((")]), folder / "x.ipynb")
+    scope = {"get_ipython": lambda: None}
+    course.run_lesson("x", scope)
+    assert scope["a"] == 1                                                               # as it was committed
 
 
 def test_the_live_slider_draws_anew(monkeypatch):

@@ -67,9 +67,14 @@ LESSONS = "notebooks/lessons"
 GITHUB = re.compile(r"https://github\.com/\w[\w.-]*/\w[\w.-]*")
 
 
+def written_address() -> str:
+    """What `write_address` wrote into pyproject.toml, or nothing."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {}).get("Repository", "")
+
+
 def repository() -> str:
-    """Address of the public repository: [project.urls] of pyproject.toml, else the origin of this clone if that is on GitHub, else empty."""
-    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {}).get("Repository", "")
+    """Address of the public repository: `written_address`, else the origin of this clone if that is on GitHub, else empty."""
+    known = written_address()
     if not known:
         told = subprocess.run(["git", "config", "--get", "remote.origin.url"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
         known = re.sub(r"^(ssh://)?git@github\.com[:/]", "https://github.com/", told)
@@ -79,7 +84,7 @@ def repository() -> str:
 
 def launch_text() -> str:
     """The README's paragraph of links that open the lessons on Binder and Colab."""
-    address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {}).get("Repository", "")
+    address = written_address()
     if not address:
         return ("Whoever publishes this repository on GitHub says once where, `python -m s4bt.project address https://github.com/<owner>/<name>`, and this paragraph,\n"
                 "the site and the lessons get links that open a lesson on Binder or Google Colab, with nothing to install.")

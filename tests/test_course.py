@@ -66,6 +66,12 @@ def test_the_models_in_git_are_small_and_those_of_the_study():
     assert len(list(course.HOME.glob("*.safetensors"))) == 6
 
 
+def test_the_api_reference_has_every_module():
+    listed = re.findall(r"automodule:: s4bt\.([\w.]+)", (ROOT / "docs" / "api.md").read_text())
+    shared = {p.relative_to(ROOT / "s4bt").with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__") for p in (ROOT / "s4bt").rglob("*.py")}
+    assert set(listed) == shared - {"__init__"} - {f"tasks.{t}" for t in ("listops", "text", "retrieval", "image", "pathfinder")}
+
+
 def test_binder_gets_what_the_lessons_import():
     listed = yaml.safe_load((ROOT / ".binder" / "environment.yml").read_text())["dependencies"]
     names = {MatchSpec(spec).name.normalized for spec in listed}

@@ -1,7 +1,12 @@
-"""Powers of complex numbers, given by their logarithms, and sums of them; where training passes, the adjoint is written out.
+"""Powers of complex numbers, given by their logarithms, and sums of them.
 
-H, N   channels, modes;  a (H, N) logarithms of discrete poles, w (H, N) residues
+H, N   channels, modes
+a      (H, N)  logarithms of discrete poles
+w      (H, N)  residues
+
+Where training passes, the adjoint is written out: autograd would keep every intermediate array.
 """
+
 from __future__ import annotations
 
 import math
@@ -10,15 +15,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+# Powers smaller than this multiple of the smallest normal number count as zero: subnormal numbers
+# slow a CPU down several times. 2^20 leaves room for the products that follow.
+FLUSHED = 2.0**20
+
 
 def powers(a: Tensor, k: Tensor) -> Tensor:
-    """exp(a k): (H, N) and real (M,) -> (H, M, N).
-
-    0 where it is near the smallest number of the format: subnormal numbers slow a CPU down several times.
-    """
-    size, angle = torch.exp(a.real[:, None] * k[:, None]), a.imag[:, None] * k[:, None]
-    size = torch.nn.functional.threshold_(size, torch.finfo(size.dtype).tiny * 2.0**20, 0.0)
-    return torch.complex(size * torch.cos(angle), size * torch.sin(angle))                   # five times as fast as torch.polar
+    """exp(a k): (H, N) and real (M,) -> (H, M, N); 0 where it is near the smallest number."""
+    size = torch.exp(a.real[:, None] * k[:, None])
+    angle = a.imag[:, None] * k[:, None]
+    size = torch.nn.functional.threshold_(size, torch.finfo(size.dtype).tiny * FLUSHED, 0.0)
+    # five times as fast as torch.polar
+    return torch.complex(size * torch.cos(angle), size * torch.sin(angle))
 
 
 def planes(z: Tensor) -> Tensor:
@@ -27,7 +35,20 @@ def planes(z: Tensor) -> Tensor:
 
 
 class PowerSum(torch.autograd.Function):
-    """`power_sum` with its adjoint written out: two matrix products and a few passes over (H, I, N), and no (H, N, length) array."""
+    """`power_sum` with its adjoint.
+
+    Forward: with l = i T + j and T ~ sqrt(length), exp(a l) = exp(a T i) exp(a j), so
+
+        h[i T + j] = Re sum_n (w_n exp(a_n T i)) exp(a_n j)
+
+    is one real product of (H, I, 2N) and (H, 2N, T) matrices.
+
+    Backward, with g_l the gradient of h_l and the convention of PyTorch for complex numbers:
+
+        grad w_n = conj(sum_l g_l exp(a_n l)),    grad a_n = conj(w_n sum_l g_l l exp(a_n l)),
+
+    two products and a few passes over (H, I, N).
+    """
 
     @staticmethod
     def forward(ctx, a: Tensor, w: Tensor, length: int) -> Tensor:
@@ -36,7 +57,8 @@ class PowerSum(torch.autograd.Function):
         k = torch.arange(max(I, T), device=a.device, dtype=a.real.dtype)
         k = torch.cat([T * k[:I], k[:T]])
         p = powers(a, k)
-        outer, inner = p[:, :I], planes(p[:, I:])                                            # (H, I, N), (H, T, 2N)
+        outer = p[:, :I]  # (H, I, N)
+        inner = planes(p[:, I:])  # (H, T, 2N)
         ctx.length = length
         ctx.save_for_backward(w, outer, inner, k)
         return (planes((w[:, None] * outer).conj()) @ inner.mT).flatten(1)[:, :length]
@@ -44,20 +66,22 @@ class PowerSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        """grad w = conj(sum_l grad_l exp(a l)), grad a = conj(w sum_l grad_l l exp(a l))."""
         w, outer, inner, k = ctx.saved_tensors
         (H, I, N), T = outer.shape, inner.shape[1]
-        g = torch.nn.functional.pad(grad, (0, I * T - ctx.length)).view(H, I, T)             # l = k_i + j
-        sums = torch.view_as_complex((torch.cat([g, g * k[I:]], 1) @ inner).view(H, 2 * I, N, 2))   # over j, plain and times j
+        g = torch.nn.functional.pad(grad, (0, I * T - ctx.length)).view(H, I, T)
+        # over j, plain and times j
+        sums = torch.cat([g, g * k[I:]], 1) @ inner
+        sums = torch.view_as_complex(sums.view(H, 2 * I, N, 2))
+        # over i: l exp(a l) = (i T + j) exp(a l)
         plain = outer * sums[:, :I]
         times = torch.addcmul(outer * sums[:, I:], plain, k[:I, None].to(plain.dtype)).sum(1)
         return torch.conj_physical(w * times), torch.conj_physical(plain.sum(1)), None
 
 
 def power_sum(a: Tensor, w: Tensor, length: int) -> Tensor:
-    """Re sum_n w_n exp(a_n l), l = 0 .. length - 1, for Re a_n <= 0: (H, N) -> (H, length), without an (H, N, length) array.
+    """Re sum_n w_n exp(a_n l) for l = 0 .. length - 1 and Re a_n <= 0.
 
-    l = i T + j with T ~ sqrt(length): one real product of (H, I, 2N) and (H, 2N, T) matrices.
+    a, w: (H, N).  Returns (H, length).  No (H, N, length) array is made.
     """
     return PowerSum.apply(a, w, length)
 
@@ -73,7 +97,8 @@ class Expm1(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
-        size, angle = torch.exp(ctx.saved_tensors[0].real), ctx.saved_tensors[0].imag
+        (z,) = ctx.saved_tensors
+        size, angle = torch.exp(z.real), z.imag
         return grad * torch.complex(size * torch.cos(angle), -size * torch.sin(angle))
 
 

@@ -1,0 +1,30 @@
+"""Model order reduction of diagonal state-space layers; needs PyTorch, NumPy and SciPy only.
+
+powers, peaks                       sums of powers, the largest gain over frequencies
+batches, systems                    DiagonalLTI: responses, norms, discretisation
+gramians                            Cholesky factors without Gramians, Hankel singular values
+projection                          balanced coordinates, and back to modes
+balanced                            balanced truncation, its bound
+residualisation, hankel, modal      singular perturbation, Hankel norm, the largest modes
+variable_projection, h2, weighted   least squares in poles and residues
+unstable, methods                   keeping unstable modes, the registry, `reduce`
+quality, ranks                      limits, bounds and errors; how many modes a layer keeps
+"""
+
+from s4bt.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "DiagonalLTI": "s4bt.reduction.systems",
+        "UnstableSystem": "s4bt.reduction.batches",
+        "PrecisionWarning": "s4bt.reduction.gramians",
+        "hankel_singular_values": "s4bt.reduction.gramians",
+        "balanced_truncation": "s4bt.reduction.balanced",
+        "shared_balanced_truncation": "s4bt.reduction.balanced",
+        "error_bound": "s4bt.reduction.balanced",
+        "METHODS": "s4bt.reduction.methods",
+        "Method": "s4bt.reduction.methods",
+        "reduce": "s4bt.reduction.methods",
+    },
+)

@@ -1,0 +1,259 @@
+"""Balanced truncation of diagonal systems, and its bound.
+
+poles      (..., N)   lambda
+residues   (..., N)   w, output weight times input weight; W (H, N) of a layer
+sigma      (..., N)   Hankel singular values, descending
+rank       r          complex modes that are kept
+
+What is balanced
+    bt-shared    the complex continuous layer x' = Lambda x + 1 u, y = W x with all its H outputs
+    bt-channel   the complex continuous system of every channel by itself
+    bt-discrete  the discrete real kernel that a layer convolves with, channel by channel
+    bt-limited   the same, with what the steps of a sequence can reach
+
+Bounds: Enns 1984, Glover 1984. Single precision is promoted, with a warning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from s4bt.reduction.gramians import cauchy_cholesky, promoted
+from s4bt.reduction.projection import (
+    Balanced,
+    assemble,
+    check_rank,
+    coordinates,
+    dual_factor,
+    factors,
+    inside,
+    project,
+    real_coordinates,
+    reduce_batch,
+    shifted_poles,
+)
+from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
+
+
+def error_bound(sigma: Tensor, rank: int) -> Tensor:
+    """H-infinity bound on the truncation error, 2 * sum(sigma[rank:]).
+
+    Parameters
+    ----------
+    sigma : (..., N)
+        Hankel singular values, descending.
+    rank : int
+        Order that is kept.
+
+    Returns
+    -------
+    Tensor (...), in units of the gain.
+
+    Raises
+    ------
+    ValueError
+        If rank is not in 1..N.
+
+    References
+    ----------
+    Enns 1984; Glover 1984.
+
+    Examples
+    --------
+    >>> float(error_bound(torch.tensor([3.0, 1.0, 0.5]), 1))
+    3.0
+    """
+    check_rank(rank, sigma.shape[-1])
+    return 2 * sigma[..., rank:].sum(-1)
+
+
+def error_bounds(sigma: Tensor) -> Tensor:
+    """`error_bound` of every rank 0 .. N - 1 at once, (..., N)."""
+    return 2 * sigma.flip(-1).cumsum(-1).flip(-1)
+
+
+def _states(system: DiagonalLTI, rank: int) -> int:
+    """Balanced states that `rank` modes can take."""
+    return rank * (2 if system.real else 1)
+
+
+def balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[DiagonalLTI, Tensor]:
+    """Truncate each system of the batch to `rank` modes in balanced coordinates, and diagonalise.
+
+    In coordinates with P = Q = diag(sigma) the r leading states are kept. The H-infinity error is at
+    most error_bound(sigma, k), where k is the order kept: rank, or for a real system the number of
+    poles counted with their conjugates. A feedthrough stays as it is.
+
+    Parameters
+    ----------
+    system : DiagonalLTI
+        (..., N), strictly stable.
+    rank : int
+        Modes to keep.
+
+    Returns
+    -------
+    reduced : DiagonalLTI
+        Poles and residues (..., rank), complex128.
+    sigma : float64 tensor
+        Hankel singular values (..., N), or (..., 2N) if system.real.
+
+    Raises
+    ------
+    ValueError
+        If rank is not in 1..N.
+    UnstableSystem
+        If a pole is not strictly stable.
+
+    References
+    ----------
+    Moore 1981; Glover 1984; Antoulas 2005, ch. 7.
+
+    Examples
+    --------
+    >>> poles = torch.tensor([-0.1 + 2j, -3.0 + 1j], dtype=torch.complex128)
+    >>> system = DiagonalLTI(poles, torch.tensor([1.0, 0.1]), real=False)
+    >>> small, sigma = balanced_truncation(system, 1)
+    >>> bool((system - small).hinf_norm() <= error_bound(sigma, 1))
+    True
+    """
+    return reduce_batch(system, rank, "balanced truncation", states=_states(system, rank))
+
+
+def shared_balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[DiagonalLTI, Tensor]:
+    """One truncation for all H rows of a layer that share their poles.
+
+    x' = Lambda x + 1 u, y = W x with H outputs, balanced as one system.
+
+    system: poles equal in all rows, residues W (H, N), taken as complex.  Returns (reduced system,
+    poles (H, r) again equal in all rows; the Hankel singular values of the system, (N,)).
+    (Ezoe & Sato 2024, for the layer; square-root method as in `balanced_truncation`)
+    Raises ValueError if rank is not in 1..N or the poles differ between rows, UnstableSystem.
+    """
+    check_rank(rank, system.modes)
+    if len(system.batch) != 1:
+        raise ValueError(
+            f"one layer at a time: residues must have shape (H, N), not {tuple(system.residues.shape)}"
+        )
+    if not torch.equal(system.poles, system.poles[:1].expand_as(system.poles)):
+        raise ValueError(
+            "the rows do not share their poles (per-channel poles, or separate steps for their real "
+            "and imaginary parts), so one truncation cannot serve them all; reduce every channel by "
+            "itself, with bt-channel"
+        )
+    system.require_stable("balanced truncation")
+    with torch.no_grad():
+        system = promoted(system)
+        row = system.select(0)
+        # |b_n| = |c_n|, (N,)
+        gain = system.residues.abs().square().sum(0).sqrt().sqrt()
+        gain = torch.where(gain > 0, gain, 1.0)
+        b, C = gain.to(row.poles.dtype)[:, None], system.residues / gain  # (N, 1), (H, N)
+        Lp = cauchy_cholesky(row, b)
+        Lq = cauchy_cholesky(row, C.mH.resolve_conj(), dual=True)
+        U, sigma, Vh = torch.linalg.svd(Lq.mH @ Lp)
+        if rank == system.modes:
+            return system, sigma
+        Zh, T, live = project(Lq, Lp, U[:, :rank], sigma[:rank], Vh.mH[:, :rank])
+        n, mu = int(live), shifted_poles(row)
+        values, X = torch.linalg.eig(Zh[:n] @ (mu[:, None] * T[:, :n]))
+        W = (C @ T[:, :n] @ X) * torch.linalg.solve(X, Zh[:n] @ b)[:, 0]  # (H, n)
+        if not bool(inside(values, system.dt is not None).all()):
+            raise UnstableSystem(
+                f"rounding made the layer reduced to {n} modes unstable; ask for a smaller rank"
+            )
+        spare = mu[mu.real.argmin()].expand(rank - n)
+        poles = torch.cat([values, spare]).expand(len(W), rank)
+        W = torch.nn.functional.pad(W, (0, rank - n))
+        return assemble(system, poles, W, system.feedthrough), sigma
+
+
+def require_discrete(system: DiagonalLTI, what: str) -> None:
+    """Raise ValueError if the system is continuous."""
+    if system.dt is None:
+        raise ValueError(
+            f"{what}, and the system is continuous: discretize it, or give its steps as the option dt"
+        )
+
+
+def bt_shared(system: DiagonalLTI, rank: int) -> DiagonalLTI:
+    """Balanced truncation of (Lambda, 1, W), all rows of W as outputs of one system.
+
+    P, Q from Lambda P + P Lambda^H = -1 1^H, Lambda^H Q + Q Lambda = -W^H W; the r largest states of
+    sqrt(eig(P Q)). The channels keep sharing Lambda.
+    First reading of Ezoe & Sato 2024.  Raises as `shared_balanced_truncation`.
+    """
+    reduced, _ = shared_balanced_truncation(replace(system, real=False), rank)
+    return replace(reduced, real=system.real)
+
+
+def bt_channel(system: DiagonalLTI, rank: int) -> DiagonalLTI:
+    """Balanced truncation of every channel's (Lambda, 1, W_h) by itself, which gives it own poles.
+
+    As `bt_shared`, with one row W_h in place of W. Second reading of Ezoe & Sato 2024.
+    Raises as `balanced_truncation`.
+    """
+    reduced, _ = balanced_truncation(replace(system, real=False), rank)
+    return replace(reduced, real=system.real)
+
+
+def bt_discrete(system: DiagonalLTI, rank: int) -> DiagonalLTI:
+    """Balanced truncation of the discrete real kernel h[k] = Re sum_n w_n lambda_n^k.
+
+    A P A^T - P = -b b^T, A^T Q A - Q = -c^T c in real coordinates, channel by channel;
+    |G - G_r| <= 2 sum_{i > k} sigma_i, k the real order kept.  (Antoulas 2005, ch. 7)
+    Raises as `balanced_truncation`, and ValueError for a continuous system.
+    """
+    require_discrete(system, "bt-discrete balances a discrete kernel")
+    return balanced_truncation(system, rank)[0]
+
+
+def _compressed(F: Tensor, real: bool) -> Tensor:
+    """Factor with F F^H unchanged and no more columns than rows (twice as many planes, if real)."""
+    X = torch.cat([F.real, F.imag], -2) if real else F
+    if X.shape[-1] <= X.shape[-2]:
+        return F
+    R = torch.linalg.qr(X.mH, mode="r").R.mH
+    N = F.shape[-2]
+    return torch.complex(R[..., :N, :], R[..., N:, :]) if real else R
+
+
+def limited_factor(system: DiagonalLTI, s: Tensor, length: int) -> Tensor:
+    """Factor F of sum_{k < length} A^k b b^H A^kH, by doubling: P_2m = P_m + A^m P_m A^mH.
+
+    In the coordinates of `coordinates`; the binary digits of `length` say when one step is added.
+    """
+    a = torch.log(system.poles) if system.log_poles is None else system.log_poles
+    F, m = s[..., None], 1
+    for bit in bin(length)[3:]:
+        F = _compressed(torch.cat([F, torch.exp(a * m)[..., None] * F], -1), system.real)
+        m = 2 * m
+        if bit == "1":
+            F = torch.cat([s[..., None], torch.exp(a)[..., None] * F], -1)
+            F, m = _compressed(F, system.real), m + 1
+    F = real_coordinates(F) if system.real else F
+    return torch.nn.functional.pad(F, (0, max(0, F.shape[-2] - F.shape[-1])))
+
+
+def bt_limited(system: DiagonalLTI, rank: int, length: int | None = None) -> DiagonalLTI:
+    """Balanced truncation with what `length` steps can reach, and Q over all time.
+
+    P_L = sum_{k < L} A^k b b^T A^kT. (time-limited balancing: Gawronski & Juang 1990, who limit both
+    Gramians and may lose stability.) Since A^T Q A - Q = -c^T c, the projection is orthogonal in a
+    norm in which A is a contraction, so the result is stable.
+    Raises as `bt_discrete`, and ValueError without a length of 2 or more.
+    """
+    require_discrete(system, "bt-limited sums over steps")
+    if not isinstance(length, int) or length < 2:
+        raise ValueError(f"bt-limited needs the number of steps, length=2 or more; got {length!r}")
+    steps = length
+
+    def balance(part: DiagonalLTI, k: int) -> Balanced:
+        s, Lp, sigma = factors(part)
+        Lp_limited = limited_factor(part, s, steps)
+        return Balanced(sigma, *coordinates(part, s, Lp_limited, k, dual_factor(Lp)), discrete=True)
+
+    return reduce_batch(system, rank, "balancing", balance, _states(system, rank))[0]

@@ -1,0 +1,205 @@
+"""Batches of diagonal systems as data: shapes, checks, and what is done to all tensors alike.
+
+poles        (..., N)  lambda
+residues     (..., N)  w
+feedthrough  (...)     d
+dt           None for a continuous system, the step of a discrete one; a number, or (...)
+
+The equations are in `systems`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from operator import itemgetter
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+SHOWN = 3  # places listed in a message
+
+
+class UnstableSystem(ValueError):
+    """The system has poles that are not strictly stable, and what was asked for needs them to be."""
+
+
+def _place(*index: int) -> str:
+    """An index (..., n) in words: channel (batch index) and mode."""
+    *batch, n = index
+    channel = f"channel {', '.join(map(str, batch))}, " if batch else ""
+    return f"{channel}mode {n}"
+
+
+def _places(bad: Tensor) -> str:
+    """Where a mask over (..., N) holds: the first three."""
+    return "first at " + "; ".join(_place(*index) for index in bad.nonzero()[:SHOWN].tolist())
+
+
+def per_batch(x: Any, like: Tensor) -> Tensor:
+    """A step, a number or of the batch shape (...), made ready to multiply `like` (..., N)."""
+    x = torch.as_tensor(x, dtype=like.real.dtype, device=like.device)
+    return x if x.dim() == 0 else x.unsqueeze(-1)
+
+
+@dataclass(frozen=True)
+class DiagonalBatch:
+    """The data of `s4bt.reduction.systems.DiagonalLTI`, which says what they mean."""
+
+    poles: Tensor
+    residues: Tensor
+    dt: Any = None
+    real: bool = True
+    log_poles: Tensor | None = None
+    # always a tensor (...) once the system is made
+    feedthrough: Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        poles, residues = torch.as_tensor(self.poles), torch.as_tensor(self.residues)
+        dtype = torch.promote_types(
+            torch.promote_types(poles.dtype, residues.dtype), torch.complex64
+        )
+        shapes = f"poles {tuple(poles.shape)} and residues {tuple(residues.shape)}"
+        try:
+            poles, residues = torch.broadcast_tensors(poles.to(dtype), residues.to(dtype))
+        except RuntimeError as error:
+            raise ValueError(f"{shapes} do not fit each other: both need shape (..., N)") from error
+        if poles.dim() == 0 or poles.shape[-1] == 0:
+            raise ValueError(
+                f"a system needs at least one mode; poles have shape {tuple(poles.shape)}"
+            )
+        if not poles.numel():
+            raise ValueError(f"the batch is empty: poles have shape {tuple(poles.shape)}")
+        for name, values in (("poles", poles), ("residues", residues)):
+            bad = ~torch.isfinite(torch.view_as_real(values.resolve_conj())).all(-1)
+            if bad.any():
+                raise ValueError(
+                    f"{int(bad.sum())} of {bad.numel()} {name} are not finite; {_places(bad)}"
+                )
+        object.__setattr__(self, "poles", poles)
+        object.__setattr__(self, "residues", residues)
+        if self.log_poles is not None:
+            object.__setattr__(self, "log_poles", self.log_poles.expand_as(poles))
+        object.__setattr__(self, "feedthrough", self._checked_feedthrough())
+
+    def _checked_feedthrough(self) -> Tensor:
+        """The feedthrough as a tensor of the batch shape, real if the system is."""
+        kind, batch = self.poles.real if self.real else self.poles, self.poles.shape[:-1]
+        if self.feedthrough is None:
+            return kind.new_zeros(()).expand(batch)
+        given = torch.as_tensor(self.feedthrough, device=kind.device)
+        if given.is_complex() and self.real:
+            if bool((given.imag != 0).any()):
+                raise ValueError("the feedthrough of a real system must be real")
+            given = given.real
+        if not bool(torch.isfinite(given).all()):
+            bad = int((~torch.isfinite(given)).sum())
+            raise ValueError(f"{bad} of {given.numel()} feedthroughs are not finite")
+        return given.to(kind.dtype).expand(batch)
+
+    @property
+    def modes(self) -> int:
+        """Number of complex modes N."""
+        return self.poles.shape[-1]
+
+    @property
+    def order(self) -> int:
+        """Order of the system that is balanced: N, or 2N of a real one, counted with conjugates."""
+        return self.modes * (2 if self.real else 1)
+
+    @property
+    def batch(self) -> torch.Size:
+        """The batch shape (...)."""
+        return self.poles.shape[:-1]
+
+    def map(self, modes: Callable, batch: Callable | None = None) -> Self:
+        """The system with a function applied to each of its tensors.
+
+        modes: of the tensors (..., N): poles, residues and log_poles. batch: of those (...), the
+        feedthrough and dt if it is a tensor; they stay as they are without it.
+        """
+        dt, direct = self.dt, self.feedthrough
+        if batch is not None:
+            direct = batch(direct)
+            dt = batch(dt) if isinstance(dt, Tensor) and dt.dim() else dt
+        logs = None if self.log_poles is None else modes(self.log_poles)
+        poles, residues = modes(self.poles), modes(self.residues)
+        return replace(
+            self, poles=poles, residues=residues, dt=dt, log_poles=logs, feedthrough=direct
+        )
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """The same system in another dtype or on another device (arguments of torch.Tensor.to)."""
+        moved = self.map(lambda x: x.to(*args, **kwargs))
+        return replace(moved, feedthrough=self.feedthrough.to(moved.poles))
+
+    def select(self, index: Any) -> Self:
+        """The systems that `index`, which indexes the batch dimensions, picks."""
+        return self.map(itemgetter(index), itemgetter(index))
+
+    def take(self, index: Tensor) -> Self:
+        """The modes numbered by index (..., k), for every system its own."""
+        return self.map(lambda x: x.gather(-1, index))
+
+    def flatten(self) -> Self:
+        """The same systems in one batch dimension."""
+        one = self
+        if isinstance(self.dt, Tensor) and self.dt.dim():
+            one = replace(self, dt=self.dt.expand(self.batch))
+        return one.map(lambda x: x.reshape(-1, self.modes), lambda x: x.reshape(-1))
+
+    def unflatten(self, batch: torch.Size) -> Self:
+        """The inverse of `flatten`."""
+        return self.map(lambda x: x.reshape(*batch, -1), lambda x: x.reshape(batch))
+
+    def stable(self) -> Tensor:
+        """Mask (..., N) of the poles that are strictly stable."""
+        return self._excess()[0] < 0
+
+    def with_conjugates(self) -> Self:
+        """The complex system with the same output: of order 2N, closed under conjugation, if real."""
+        if not self.real:
+            return self
+        half = replace(self, residues=self.residues / 2, real=False)
+        return half.map(lambda x: torch.cat([x, x.conj()], -1))
+
+    def __sub__(self, other: Self) -> Self:
+        """The error system: poles of both, and the residues of the other with the opposite sign."""
+        if (self.dt is None) != (other.dt is None) or self.real != other.real:
+            raise ValueError(
+                "systems of different kinds (continuous or discrete, real or complex) have no difference"
+            )
+        if self.dt is not None:
+            if not bool((torch.as_tensor(self.dt) == torch.as_tensor(other.dt)).all()):
+                raise ValueError("discrete systems with different steps have no difference")
+        logs = None
+        if self.log_poles is not None and other.log_poles is not None:
+            logs = torch.cat([self.log_poles, other.log_poles], -1)
+        return replace(
+            self,
+            poles=torch.cat([self.poles, other.poles], -1),
+            residues=torch.cat([self.residues, -other.residues], -1),
+            log_poles=logs,
+            feedthrough=self.feedthrough - other.feedthrough,
+        )
+
+    def _excess(self) -> tuple[Tensor, str]:
+        """How far each pole is outside the stable region, (..., N), and what that number is."""
+        if self.dt is None:
+            return self.poles.real, "real part"
+        if self.log_poles is not None:
+            return self.log_poles.real, "log modulus"
+        return self.poles.abs() - 1, "modulus minus one"
+
+    def require_stable(self, what: str) -> None:
+        """Raise UnstableSystem, with numbers and places, unless every pole is strictly stable."""
+        excess, name = self._excess()
+        bad = excess >= 0
+        if bad.any():
+            raise UnstableSystem(
+                f"{what} needs strictly stable poles, but {int(bad.sum())} of {bad.numel()} are not "
+                f"(largest {name} {float(excess.max()):.3g}; {_places(bad)}). Train with the `exp` "
+                "version of DSS, whose poles are stable by construction, or reduce with "
+                "unstable='keep', which reduces the stable part and keeps the rest."
+            )

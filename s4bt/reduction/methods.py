@@ -1,0 +1,234 @@
+"""The registry of reduction methods: all there is to know of a method, once.
+
+    reduce(system, rank, method, **options) -> DiagonalLTI
+
+To add a method: write reducer(system, rank, **options) -> DiagonalLTI in a file of this room, and
+one entry below. Configuration, figures, reports and `s4bt.compress` ask the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from s4bt.reduction.balanced import bt_channel, bt_discrete, bt_limited, bt_shared
+from s4bt.reduction.gramians import promoted
+from s4bt.reduction.h2 import h2
+from s4bt.reduction.hankel import hankel
+from s4bt.reduction.modal import modal
+from s4bt.reduction.projection import check_rank
+from s4bt.reduction.residualisation import singular_perturbation
+from s4bt.reduction.systems import DiagonalLTI
+from s4bt.reduction.unstable import keep_unstable
+from s4bt.reduction.weighted import weighted
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to choose a small system.
+
+    balances: what it takes its Hankel singular values from, "layer" (the continuous complex layer
+    with all its outputs), "channel" (that of one channel), "kernel" (the discrete real kernel), or
+    "delayed kernel" (h[1], h[2], …: h[0] goes into a feedthrough). bounded: whether the H-infinity
+    error is at most twice the sum of the discarded values. feedthrough: whether the reduced kernel
+    has one of its own. measures: the options that `s4bt.compress` fills in from the layer's inputs
+    ("spectrum", "length") or from its number format ("rounding"). chooses: the method in a few words.
+    colour, marker: of the method in every figure; in grey the markers tell methods apart.
+    """
+
+    name: str
+    reducer: Callable[..., DiagonalLTI]
+    balances: str
+    bounded: bool
+    feedthrough: bool
+    measures: tuple[str, ...]
+    chooses: str
+    colour: str
+    marker: str
+
+    @property
+    def tied(self) -> bool:
+        """Whether the channels keep sharing their poles."""
+        return self.balances == "layer"
+
+    @property
+    def continuous(self) -> bool:
+        """Whether it works on the continuous complex layer and not on the discrete real kernel."""
+        return self.balances in ("layer", "channel")
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it looks at the layer's inputs."""
+        return "spectrum" in self.measures
+
+
+_ALL = (
+    Method(
+        "bt-shared",
+        bt_shared,
+        balances="layer",
+        bounded=True,
+        feedthrough=False,
+        measures=(),
+        chooses="balanced truncation of the continuous layer, all channels at once",
+        colour="#0173b2",
+        marker="o",
+    ),
+    Method(
+        "bt-channel",
+        bt_channel,
+        balances="channel",
+        bounded=True,
+        feedthrough=False,
+        measures=(),
+        chooses="balanced truncation of the continuous layer, channel by channel",
+        colour="#029e73",
+        marker="s",
+    ),
+    Method(
+        "bt-discrete",
+        bt_discrete,
+        balances="kernel",
+        bounded=True,
+        feedthrough=False,
+        measures=(),
+        chooses="balanced truncation of the kernel",
+        colour="#8a4fa3",
+        marker="D",
+    ),
+    Method(
+        "bt-limited",
+        bt_limited,
+        balances="kernel",
+        bounded=False,
+        feedthrough=False,
+        measures=("length",),
+        chooses="the same, with what the steps of a sequence can reach in place of what all time can",
+        colour="#00594f",
+        marker="h",
+    ),
+    Method(
+        "singular-perturbation",
+        singular_perturbation,
+        balances="delayed kernel",
+        bounded=True,
+        feedthrough=True,
+        measures=(),
+        chooses="balanced, and the discarded states follow at once: exact gain at frequency zero",
+        colour="#7a7a7a",
+        marker="X",
+    ),
+    Method(
+        "modal",
+        modal,
+        balances="kernel",
+        bounded=False,
+        feedthrough=False,
+        measures=(),
+        chooses="the modes with the largest gain",
+        colour="#8c5400",
+        marker="v",
+    ),
+    Method(
+        "h2",
+        h2,
+        balances="kernel",
+        bounded=False,
+        feedthrough=False,
+        measures=("rounding",),
+        chooses="the nearest kernel in the sum of squares, a local optimum",
+        colour="#d986b5",
+        marker="p",
+    ),
+    Method(
+        "hankel",
+        hankel,
+        balances="kernel",
+        bounded=False,
+        feedthrough=False,
+        measures=(),
+        chooses="the nearest kernel in the Hankel norm: its error there is the first discarded value",
+        colour="#2b2b72",
+        marker="P",
+    ),
+    Method(
+        "weighted",
+        weighted,
+        balances="kernel",
+        bounded=False,
+        feedthrough=True,
+        measures=("rounding", "spectrum"),
+        chooses="the least output error on what the layer receives",
+        colour="#d55e00",
+        marker="*",
+    ),
+)
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+
+
+def method_named(name: str) -> Method:
+    """The registry's entry.  Raises ValueError, with the known names."""
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}; known: {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def reduce(
+    system: DiagonalLTI,
+    rank: int,
+    method: str = "bt-discrete",
+    dt: Any = None,
+    unstable: str = "refuse",
+    **options: Any,
+) -> DiagonalLTI:
+    """Reduce every system of the batch to `rank` modes.
+
+    Parameters
+    ----------
+    system : DiagonalLTI
+        Continuous or discrete, (..., N).
+    rank : int
+        Modes to keep, a complex one counts once.
+    method : str
+        A key of METHODS.
+    dt : number or tensor (H,), optional
+        Steps of a continuous system: methods that work on the discrete kernel discretise it with
+        them (zero-order hold) and give a continuous system back; the others do not need them.
+    unstable : "refuse" or "keep"
+        keep: reduce the stable part and keep the other modes, which count.
+    **options
+        The method's own, such as `spectrum` of weighted.
+
+    Returns
+    -------
+    DiagonalLTI with `rank` modes, complex128.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, a rank out of range, and whatever the method refuses.
+    TypeError
+        For an option that the method does not have.
+
+    Examples
+    --------
+    >>> import torch
+    >>> poles = torch.tensor([-0.1 + 2j, -0.2 + 5j, -3.0 + 1j], dtype=torch.complex128)
+    >>> reduce(DiagonalLTI(poles, torch.tensor([1.0, 0.5, 0.1])), 1, "modal").poles
+    tensor([-0.1000+2.j], dtype=torch.complex128)
+    """
+    entry = method_named(method)
+    if unstable not in ("refuse", "keep"):
+        raise ValueError(f"unstable is 'refuse' or 'keep', not {unstable!r}")
+    check_rank(rank, system.modes)
+    if dt is not None and system.dt is not None:
+        raise ValueError(
+            f"the system is discrete, with step {system.dt}; dt is for continuous ones"
+        )
+    if dt is not None and not entry.continuous:
+        kernel = promoted(system).discretize(dt)
+        return reduce(kernel, rank, method, None, unstable, **options).to_continuous()
+    if unstable == "keep" and not bool(system.stable().all()):
+        return keep_unstable(promoted(system), rank, entry.reducer, options)
+    return entry.reducer(system, rank, **options)

@@ -1,0 +1,246 @@
+"""A batch of diagonal linear time-invariant systems.
+
+poles        (..., N)  lambda: continuous eigenvalues in 1/time, or discrete ones per step
+residues     (..., N)  w: output weight times input weight of each mode
+feedthrough  (...)     d: a constant term of G
+dt           None for a continuous system, the step of a discrete one; a number, or (...)
+omega        (M,)      angular frequency in radians per unit of time
+h            (..., L)  impulse response
+
+continuous  h(t) = sum_n w_n exp(lambda_n t)    G(i omega) = d + sum_n w_n / (i omega - lambda_n)
+            d is an impulse, and not in h
+discrete    h[k] = sum_n w_n lambda_n^k         G(omega) = d + sum_n w_n / (1 - lambda_n e^(-i omega dt))
+            h[0] has d, too
+real        the output is Re(h): the system with poles {lambda, conj lambda} and residues
+            {w/2, conj w/2}, of order 2N
+
+The notation is that of Gupta et al. 2022 (arXiv 2203.14343) for the layer, and of Antoulas 2005
+(Approximation of Large-Scale Dynamical Systems) for norms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s4bt.reduction.batches import DiagonalBatch, UnstableSystem, per_batch
+from s4bt.reduction.peaks import highest_peak
+from s4bt.reduction.powers import expm1, power_sum
+
+# Where `hinf_norm` samples first: on both sides of every pole, out to 30 times its damping
+# (sinh 4.1 = 30), and for a discrete system evenly over the circle, too.
+REACH = 4.1
+EVEN_SAMPLES = 257
+LARGEST_DAMPING = 30.0  # per step: a discrete mode that decays faster is an impulse
+SAMPLES_AT_ONCE = 2**18  # entries of the array (systems, frequencies, modes)
+
+__all__ = ["DiagonalLTI", "UnstableSystem"]
+
+
+@dataclass(frozen=True)
+class DiagonalLTI(DiagonalBatch):
+    """A batch of diagonal systems with one input and one output; see the module's glossary.
+
+    Parameters
+    ----------
+    poles, residues : complex tensors or arrays (..., N)
+        Broadcast against each other; batch dimensions lead.
+    dt : None, a number, or a tensor (...)
+        None for a continuous system, else the step.
+    real : bool
+        Whether the output is the real part.
+    log_poles : complex (..., N), optional
+        Of a discrete system: lambda dt of the continuous one it came from. It keeps the digits of
+        1 - |lambda| that exp rounds away when dt is tiny; `discretize` sets it.
+    feedthrough : (...), optional
+        Zero unless given; real if the system is.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, if there is no mode or no system, or if a value is not finite.
+
+    Examples
+    --------
+    >>> system = DiagonalLTI(torch.tensor([-1 + 2j, -3 + 0j]), torch.tensor([1.0, 0.5]), real=False)
+    >>> system.modes, round(float(system.h2_norm()), 3)
+    (2, 0.873)
+    """
+
+    def impulse_response(self, length: int) -> Tensor:
+        """h[k], k = 0 .. length - 1, (..., length); of a continuous system h(t) at t = 0, 1, 2, …
+
+        No (..., N, length) array is made; see `power_sum`.
+        """
+        rows, w = self.poles.reshape(-1, self.modes), self.residues.reshape(-1, self.modes)
+        logs = self.poles if self.dt is None else self.log_poles
+        first = None
+        if logs is not None:
+            a = logs.reshape(rows.shape)
+        else:
+            # a pole at zero is heard in h[0] only: 0^0 = 1
+            zero = rows == 0
+            a, first = torch.log(torch.where(zero, 1, rows)), torch.where(zero, w, 0).sum(-1)
+            w = torch.where(zero, 0, w)
+        h = power_sum(a, w, length)
+        if not self.real:
+            h = torch.complex(h, power_sum(a, -1j * w, length))
+        if first is not None:
+            first = first.real if self.real else first
+            h = torch.cat([h[:, :1] + first[:, None], h[:, 1:]], -1)
+        h = h.reshape(*self.batch, length)
+        if self.dt is not None:
+            h = torch.cat([h[..., :1] + self.feedthrough[..., None], h[..., 1:]], -1)
+        return h
+
+    def frequency_response(self, omega: Any) -> Tensor:
+        """G at angular frequencies omega (M,) or (..., M), in radians per unit of time; (..., M)."""
+        omega = torch.as_tensor(omega, dtype=self.poles.real.dtype, device=self.poles.device)
+        full = self.with_conjugates()
+        gain = (full.residues[..., None, :] @ full._resolvents(omega))[..., 0, :]
+        return gain + self.feedthrough[..., None]
+
+    def _resolvents(self, omega: Tensor) -> Tensor:
+        """Frequency responses of the single modes with residue 1, (..., N, M)."""
+        if self.dt is None:
+            return 1 / (1j * omega[..., None, :] - self.poles[..., None])
+        theta = omega * per_batch(self.dt, self.poles)
+        return 1 / (1 - self.poles[..., None] * torch.exp(-1j * theta)[..., None, :])
+
+    def h2_norm(self) -> Tensor:
+        """(integral of |h|^2)^(1/2), or the root of the sum of |h[k]|^2 if discrete; shape (...).
+
+        ||h||^2 = sum_ij w_i conj(w_j) / D_ij, where D_ij = -(lambda_i + conj lambda_j), or
+        1 - lambda_i conj lambda_j if discrete.  (Antoulas 2005, ch. 5)
+
+        Raises UnstableSystem, and ValueError for a continuous system with a feedthrough, whose norm
+        is infinite.
+        """
+        self.require_stable("the H2 norm")
+        if self.dt is None and bool((self.feedthrough != 0).any()):
+            raise ValueError(
+                "the H2 norm of a continuous system with a feedthrough is infinite; discretize it first"
+            )
+        full = self.with_conjugates()
+        p, w = full.poles, full.residues
+        if self.dt is None:
+            denominator = -(p[..., :, None] + p[..., None, :].conj())
+        elif full.log_poles is not None:
+            denominator = -expm1(full.log_poles[..., :, None] + full.log_poles[..., None, :].conj())
+        else:
+            denominator = 1 - p[..., :, None] * p[..., None, :].conj()
+        energy = (w[..., :, None] * w[..., None, :].conj() / denominator).sum((-2, -1)).real
+        if self.dt is not None:
+            first = w.sum(-1)
+            energy = energy + (first + self.feedthrough).abs() ** 2 - first.abs() ** 2
+        return energy.clamp(min=0).sqrt()
+
+    def hinf_norm(self, joint: bool = False, points: int = 8, zooms: int = 7) -> Tensor:
+        """max over omega of |G(i omega)|, shape (...), in units of the gain.
+
+        joint: a batch (H, N) holds the outputs of one system with shared poles, |G| is their root of
+        the sum of squares, and the result is one number. points: samples on each side of a pole;
+        zooms: refinements of the eight highest peaks, each divides the bracket by eight.
+        Raises UnstableSystem.
+        """
+        self.require_stable("the H-infinity norm")
+        if joint:
+            return self._peak(points, zooms, joint=True)
+        rows = self.flatten()
+        samples = (2 * points + 1) * self.modes + EVEN_SAMPLES
+        size = max(1, SAMPLES_AT_ONCE // (samples * self.order))
+        parts = torch.arange(len(rows.poles), device=self.poles.device).split(size)
+        peaks = torch.cat([rows.select(i)._peak(points, zooms) for i in parts])
+        return peaks.reshape(self.batch)
+
+    def _first_samples(self, points: int, joint: bool) -> Tensor:
+        """Frequencies (B, M), or (1, M) if joint, at which `hinf_norm` samples first."""
+        if self.dt is None:
+            centre, width = self.poles.imag, -self.poles.real
+        else:
+            a = torch.log(self.poles) if self.log_poles is None else self.log_poles
+            centre = torch.angle(torch.exp(1j * a.imag))
+            width = (-a.real).clamp(max=LARGEST_DAMPING)
+        if joint:
+            centre, width = centre[:1], width[:1]
+        like = {"device": width.device, "dtype": width.dtype}
+        offsets = torch.sinh(torch.linspace(-REACH, REACH, 2 * points + 1, **like))
+        omega = (centre[..., None] + width[..., None] * offsets).flatten(1)
+        omega = torch.cat([omega, torch.zeros_like(omega[:, :1])], -1)
+        if self.dt is not None:
+            even = torch.linspace(-torch.pi, torch.pi, EVEN_SAMPLES, **like)
+            even = even.expand(len(omega), EVEN_SAMPLES)
+            omega = torch.cat([omega.clamp(-torch.pi, torch.pi), even], -1)
+        # the gain of a real system is even
+        return omega.abs() if self.real else omega
+
+    def _peak(self, points: int, zooms: int, joint: bool = False) -> Tensor:
+        """`hinf_norm` of a batch (B, N) that fits into memory."""
+        one = self if self.dt is None else replace(self, dt=1.0)
+
+        def gain(omega: Tensor) -> Tensor:
+            flat = omega.flatten(1)
+            if not joint:
+                return one.frequency_response(flat).abs().reshape(omega.shape)
+            full = one.with_conjugates()
+            basis = full.select(0)._resolvents(flat[0])  # (N, M)
+            G = full.residues @ basis + self.feedthrough[:, None]  # (H, M)
+            return G.abs().square().sum(0).sqrt().reshape(omega.shape)
+
+        peak = highest_peak(gain, self._first_samples(points, joint), zooms)
+        if self.dt is None:  # the gain at infinite frequency
+            direct = self.feedthrough.abs()
+            peak = torch.maximum(peak, direct.norm() if joint else direct)
+        return peak[0] if joint else peak
+
+    def discretize(self, dt: Any) -> DiagonalLTI:
+        """Zero-order hold: poles exp(lambda dt), residues w (exp(lambda dt) - 1) / lambda.
+
+        (Gupta et al. 2022, prop. 1)  dt: positive number or tensor of the batch shape.
+        Raises ValueError for a discrete system or a step <= 0.
+        """
+        if self.dt is not None:
+            raise ValueError(f"the system is discrete already, with step {self.dt}")
+        step = per_batch(dt, self.poles)
+        if not bool((step > 0).all()):
+            raise ValueError(
+                f"the step must be positive, got a smallest one of {float(step.min()):.3g}"
+            )
+        a, constant = self.poles * step, self.poles == 0
+        ratio = torch.where(
+            constant, step.to(a.dtype), expm1(a) / torch.where(constant, 1, self.poles)
+        )
+        return replace(self, poles=torch.exp(a), residues=self.residues * ratio, dt=dt, log_poles=a)
+
+    def to_continuous(self) -> DiagonalLTI:
+        """The continuous system that `discretize` turns into this one.
+
+        lambda = log(p) / dt, residues w lambda / (p - 1).  A pole at 0, of h[0] only, becomes part of
+        the feedthrough. A real negative pole becomes a complex one, so a real system with such a
+        pole agrees with the result only at the multiples of dt.
+        Raises ValueError for a continuous system.
+        """
+        if self.dt is None:
+            raise ValueError("the system is continuous already")
+        gone = self.poles == 0
+        p, step = torch.where(gone, 0.5, self.poles), per_batch(self.dt, self.poles)
+        a = torch.log(p)
+        if self.log_poles is not None:
+            a = torch.where(gone, a, self.log_poles)
+        residues, direct = self.residues.masked_fill(gone, 0), self.feedthrough
+        if gone.any():
+            first = self.residues.masked_fill(~gone, 0).sum(-1)
+            direct = (first.real if self.real else first) + direct
+        constant = a == 0
+        ratio = torch.where(constant, 1, a / torch.where(constant, 1, expm1(a)))
+        return replace(
+            self,
+            poles=a / step,
+            residues=residues * ratio / step,
+            dt=None,
+            log_poles=None,
+            feedthrough=direct,
+        )

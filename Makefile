@@ -40,7 +40,7 @@ study: $(READY)  ## run more seeds, ranks and learning rates, hours; results in 
 paper: $(READY)  ## run the public DSS hyperparameters, for GPUs; results in results/paper
 quick study paper:
 	dvc repro data/dvc.yaml
-	python -m s4bt.project scale $@
+	python tools/scales.py $@
 	$(if $(filter quick,$@),$(LANES))
 	dvc --cd results/$@ repro
 

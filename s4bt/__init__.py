@@ -14,9 +14,9 @@ course      what the lessons share
 Conventions, used everywhere:
 
 continuous  dt is None: h(t) = sum_n residues_n exp(poles_n t)
-discrete    h[k] = sum_n residues_n poles_n^k, k = 0, 1, …; the Hankel operator is H[i, j] = h[i + j],
-            so h[0] counts. Where a feedthrough is free, as in a DSS layer, h[0] can go into it, and
-            the operator of h[1], h[2], … sets the limit
+discrete    h[k] = sum_n residues_n poles_n^k, k = 0, 1, …; the Hankel operator is H[i, j] = h[i +
+            j], so h[0] counts. Where a feedthrough is free, as in a DSS layer, h[0] can go into it,
+            and the operator of h[1], h[2], … sets the limit
 real=True   the output is Re(h); what is balanced is the conjugate-closed system of real order 2N
 rank        complex modes that a layer stores after reduction; a real pole costs one mode too
 order       dimension of the system that is balanced: N, or 2N if real
@@ -45,6 +45,6 @@ __getattr__, __dir__, __all__ = attach(
         "S4Model": "s4bt.nn.s4",
         "load_model": "s4bt.nn.storage",
         "save_model": "s4bt.nn.storage",
-        "compress": "s4bt.compress",
+        "compress": "s4bt.compression",
     },
 )

@@ -1,17 +1,21 @@
 """The diagonal state space (DSS) layer of Gupta et al. 2022 (arXiv 2203.14343).
 
 H, N, L   channels, complex modes per channel, sequence length
-Lambda    (N,) shared by the channels ("tied"), or (H, N) ("per-channel"): poles
-W         (H, N)   output weights;  D (H,)  feedthrough;  dt = exp(log_dt) (H,)  step of each channel, or (H, 2): one
-          for the real and one for the imaginary part of lambda, as in the public DSS code ("two" steps)
+Lambda    poles: (N,) if the channels share them ("tied"), (H, N) if not ("per-channel")
+W         (H, N)   output weights;  D (H,)  feedthrough
+dt        (H,)     step of each channel, exp(log_dt); (H, 2) if separate_dt: one for the real and
+          one
+                   for the imaginary part of lambda, as in the public DSS code
 K         (H, L)   convolution kernel;  y = K * u + D u
 
-exp       K_h[l] = Re sum_n W_hn (exp(lambda_n dt_h) - 1) / lambda_n  exp(lambda_n dt_h l),  Re lambda = -exp(.)   (prop. 1a)
-softmax   the same with W_hn / (exp(lambda_n dt_h length) - 1) for W_hn, any Re lambda                              (prop. 1b)
+exp       K_h[l] = Re sum_n W_hn (exp(lambda_n dt_h) - 1) / lambda_n  exp(lambda_n dt_h l)
+          with Re lambda = -exp(.)                                                       (prop. 1a)
+softmax   the same with W_hn / (exp(lambda_n dt_h length) - 1) for W_hn, any Re lambda   (prop. 1b)
 
-`length` is the sequence length that normalises the softmax kernel; a shorter input takes the first L samples of it, so that
-convolution and recurrence stay equal.
+`length` is the sequence length that normalises the softmax kernel; a shorter input takes the first
+L samples of it, so that convolution and recurrence stay equal.
 """
+
 from __future__ import annotations
 
 import functools
@@ -21,18 +25,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from s4bt.convolution import FFTConvolution, convolve
-from s4bt.lti import DiagonalLTI, UnstableSystem
-from s4bt.powers import expm1, power_sum
+from s4bt.nn.convolution import FFTConvolution, convolve
+from s4bt.reduction.powers import expm1, power_sum
+from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
 
 STATE_SPACE = ("Lambda_re", "Lambda_im", "W", "log_dt", "D")
+VERSIONS = ("exp", "softmax")
+SHARING = ("tied", "per-channel")
 
 
 @functools.cache
 def skew_hippo(N: int) -> np.ndarray:
-    """The N eigenvalues with positive imaginary part of Skew-HiPPO, complex (N,), largest first; real part -1/2.
+    """The N eigenvalues with positive imaginary part of Skew-HiPPO, complex (N,), largest first.
 
-    S = (M - M^T) / 2 of order 2N with M_ij = sqrt((2i+1)(2j+1)) for i > j.  (Gupta et al. 2022)
+    S = (M - M^T) / 2 of order 2N with M_ij = sqrt((2i+1)(2j+1)) for i > j; real part -1/2.
+    (Gupta et al. 2022)
     """
     v = np.sqrt(2 * np.arange(2 * N) + 1.0)
     M = np.tril(np.outer(v, v), -1)
@@ -41,59 +48,103 @@ def skew_hippo(N: int) -> np.ndarray:
 
 
 class DSS(nn.Module):
-    """One DSS layer: (B, H, L) -> (B, H, L), y = K * u + D u with K as in the module's glossary.
+    """One DSS layer, y = K * u + D u: (B, H, L) -> (B, H, L), with K as in the module's glossary.
 
-    channels: H; state: N; version: "exp" or "softmax" (which needs `length`); poles: "tied" or "per-channel"; steps: "one" or "two";
-    dt_min, dt_max: the steps start log-uniform between them.
-    Raises ValueError for anything else.
+    Parameters
+    ----------
+    channels, state : int
+        H and N.
+    version : "exp" or "softmax"
+        softmax needs `length`.
+    sharing : "tied" or "per-channel"
+        Whether the channels share their poles.
+    dt_min, dt_max : float
+        The steps start log-uniform between them.
+    length : int, optional
+        Normalises the softmax kernel.
+    separate_dt : bool
+        Steps of their own for real and imaginary parts.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+
+    Examples
+    --------
+    >>> layer = DSS(channels=4, state=16)
+    >>> layer(torch.zeros(2, 4, 100)).shape
+    torch.Size([2, 4, 100])
     """
 
-    def __init__(self, channels: int, state: int, version: str = "exp", poles: str = "tied", dt_min: float = 1e-3,
-                 dt_max: float = 1e-1, length: int | None = None, steps: str = "one"):
+    def __init__(
+        self,
+        channels: int,
+        state: int,
+        version: str = "exp",
+        sharing: str = "tied",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        length: int | None = None,
+        separate_dt: bool = False,
+    ):
         super().__init__()
-        if version not in ("exp", "softmax") or poles not in ("tied", "per-channel") or steps not in ("one", "two"):
-            raise ValueError(f"version is 'exp' or 'softmax', poles 'tied' or 'per-channel', steps 'one' or 'two'; got {version!r}, "
-                             f"{poles!r}, {steps!r}")
+        if version not in VERSIONS or sharing not in SHARING:
+            raise ValueError(
+                f"version is 'exp' or 'softmax', sharing 'tied' or 'per-channel'; got {version!r}, "
+                f"{sharing!r}"
+            )
         if version == "softmax" and not length:
-            raise ValueError("the softmax version needs `length`, the sequence length that normalises its kernel")
+            raise ValueError(
+                "the softmax version needs `length`, the sequence length that normalises its kernel"
+            )
         if min(channels, state) < 1 or not 0 < dt_min <= dt_max:
-            raise ValueError(f"need channels, state >= 1 and 0 < dt_min <= dt_max; got {channels}, {state}, {dt_min}, {dt_max}")
-        self.channels, self.state, self.version, self.poles, self.length, self.steps = channels, state, version, poles, length, steps
+            raise ValueError(
+                "need channels, state >= 1 and 0 < dt_min <= dt_max; got "
+                f"{channels}, {state}, {dt_min}, {dt_max}"
+            )
+        self.channels, self.state, self.version, self.sharing = channels, state, version, sharing
+        self.length, self.separate_dt = length, separate_dt
         Lambda = torch.tensor(skew_hippo(state).copy())
-        if poles == "per-channel":
+        if sharing == "per-channel":
             Lambda = Lambda.expand(channels, state)
         re = torch.log(-Lambda.real) if version == "exp" else Lambda.real
         self.Lambda_re = nn.Parameter(re.float().clone())
         self.Lambda_im = nn.Parameter(Lambda.imag.float().clone())
-        self.W = nn.Parameter(torch.randn(channels, state, 2) / 2 ** 0.5)
-        shape = (channels,) if steps == "one" else (channels, 2)
-        self.log_dt = nn.Parameter(torch.empty(shape).uniform_(math.log(dt_min), math.log(dt_max)))
+        self.W = nn.Parameter(torch.randn(channels, state, 2) / 2**0.5)
+        log_dt = torch.empty((channels, 2) if separate_dt else (channels,))
+        self.log_dt = nn.Parameter(log_dt.uniform_(math.log(dt_min), math.log(dt_max)))
         self.D = nn.Parameter(torch.randn(channels))
 
     def Lambda(self) -> Tensor:
         """Poles, complex (N,) or (H, N)."""
-        return torch.complex(-torch.exp(self.Lambda_re) if self.version == "exp" else self.Lambda_re, self.Lambda_im)
+        re = -torch.exp(self.Lambda_re) if self.version == "exp" else self.Lambda_re
+        return torch.complex(re, self.Lambda_im)
 
     def _exponent(self, Lambda: Tensor, dt: Tensor) -> Tensor:
         """lambda dt, (H, N)."""
-        if self.steps == "one":
+        if not self.separate_dt:
             return Lambda * dt[:, None]
         return torch.complex(Lambda.real * dt[:, :1], Lambda.imag * dt[:, 1:])
 
     def _discrete(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """log of the discrete poles a (H, N), residues w (H, N), and the mask (H, N) of poles that grow, None if none can.
+        """log of the discrete poles a (H, N), residues w (H, N), and the mask (H, N) of poles that
+        grow.
 
-        K[l] = Re sum_n w_n exp(a_n (l - s_n)), with s_n = length - 1 for growing poles (softmax only) and 0 for the others, so
-        that no exponential overflows.
+        K[l] = Re sum_n w_n exp(a_n (l - s_n)), with s_n = length - 1 for growing poles (softmax
+        only) and 0 for the others, so that no exponential overflows. The mask is None if no pole
+        can grow.
         """
         Lambda = self.Lambda()
-        a = self._exponent(Lambda, torch.exp(self.log_dt))                               # (H, N)
+        a = self._exponent(Lambda, torch.exp(self.log_dt))  # (H, N)
         w = torch.view_as_complex(self.W) * torch.reciprocal(Lambda)
         if self.version == "exp":
             return a, w * expm1(a), None
+        assert self.length is not None
+        # (e^a - 1) / (e^{aL} - 1) * e^{a(L-1)} = (e^{-a} - 1) / (e^{-aL} - 1)
         growing = a.real > 0
-        back = torch.where(growing, -a, a)                                               # (e^a - 1) / (e^{aL} - 1) * e^{a(L-1)}
-        return a, w * expm1(back) / expm1(back * self.length), growing                   #   = (e^{-a} - 1) / (e^{-aL} - 1)
+        back = torch.where(growing, -a, a)
+        return a, w * expm1(back) / expm1(back * self.length), growing
 
     def kernel(self, length: int) -> Tensor:
         """K (H, length)."""
@@ -102,86 +153,120 @@ class DSS(nn.Module):
     def _kernel(self, length: int, a: Tensor, w: Tensor, growing: Tensor | None) -> Tensor:
         if growing is None or not bool(growing.any()):
             return power_sum(a, w, length)
+        assert self.length is not None
         if length > self.length:
-            raise UnstableSystem(f"{int(growing.sum())} poles of this softmax layer grow; its kernel is defined up to length "
-                                 f"{self.length}, not {length}")
+            raise UnstableSystem(
+                f"{int(growing.sum())} poles of this softmax layer grow; its kernel is defined up "
+                "to "
+                f"length {self.length}, not {length}"
+            )
+        # backwards they decay
         a_up, w_up = torch.where(growing, a, 0), torch.where(growing, w, 0)
-        up = power_sum(-a_up, w_up * torch.exp(a_up * (length - self.length)), length).flip(-1)      # backwards they decay
+        last = w_up * torch.exp(a_up * (length - self.length))
+        up = power_sum(-a_up, last, length).flip(-1)
         return power_sum(torch.where(growing, 0, a), torch.where(growing, 0, w), length) + up
 
     def forward(self, u: Tensor) -> Tensor:
-        """u (B, H, L) -> y (B, H, L), in the precision of the parameters; fastest if u is laid out in memory as (H, B, L), as y is."""
+        """u (B, H, L) -> y (B, H, L), in the precision of the parameters.
+
+        Fastest if u is laid out in memory as (H, B, L), as y is.
+        """
         with torch.autocast(u.device.type, enabled=False):
-            v, (a, w, growing) = u.transpose(0, 1).to(self.D.dtype).contiguous(), self._discrete()
+            v = u.transpose(0, 1).to(self.D.dtype).contiguous()
+            a, w, growing = self._discrete()
             if growing is None:
                 return convolve(v, a, w, self.D).transpose(0, 1)
-            return FFTConvolution.apply(v, self._kernel(u.shape[-1], a, w, growing), self.D).transpose(0, 1)
+            K = self._kernel(u.shape[-1], a, w, growing)
+            return FFTConvolution.apply(v, K, self.D).transpose(0, 1)
 
     def step(self, u: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One step of the recurrence x <- exp(lambda dt) x + u, y = Re(w x) + D u; equal to `forward`, step by step.
+        """One step of the recurrence x <- exp(lambda dt) x + u, y = Re(w x) + D u.
 
-        u (B, H); state complex (B, H, N), None for the zero state.  Returns y (B, H) and the new state.
-        Raises UnstableSystem if a pole grows.
+        Equal to `forward`, step by step. u (B, H); state complex (B, H, N), None for the zero
+        state. Returns y (B, H) and the new state.  Raises UnstableSystem if a pole grows.
         """
         a, w, growing = self._discrete()
         if growing is not None and bool(growing.any()):
-            raise UnstableSystem(f"{int(growing.sum())} of {growing.numel()} poles of this softmax layer have a positive real "
-                                 "part: its recurrence overflows. Use `forward`, or train with version 'exp'.")
-        state = u[..., None].to(a.dtype) if state is None else torch.exp(a) * state + u[..., None]
+            raise UnstableSystem(
+                f"{int(growing.sum())} of {growing.numel()} poles of this softmax layer have a "
+                "positive real part: its recurrence overflows. Use `forward`, or train with "
+                "version "
+                "'exp'."
+            )
+        if state is None:
+            state = u[..., None].to(a.dtype)
+        else:
+            state = torch.exp(a) * state + u[..., None]
         return (w * state).sum(-1).real + self.D * u, state
 
     def to_lti(self) -> DiagonalLTI:
         """The continuous system (Lambda, 1, W) of every channel, real, complex128 (H, N), detached.
 
-        `to_lti().discretize(dt)` has the layer's kernel K as its impulse response. For the softmax version the residues are
-        W / (exp(lambda dt length) - 1); reducers refuse it when a pole grows. With two steps the poles are those that the first step turns
-        into the layer's, a different set for every channel, so methods that share poles refuse it.
+        `to_lti().discretize(dt)` has the layer's kernel K as its impulse response. For the softmax
+        version the residues are W / (exp(lambda dt length) - 1); reducers refuse it when a pole
+        grows. With separate steps the poles are those that the first step turns into the layer's, a
+        different set for every channel, so methods that share poles refuse it.
         """
         with torch.no_grad():
-            Lambda = torch.complex(-torch.exp(self.Lambda_re.double()) if self.version == "exp" else self.Lambda_re.double(),
-                                   self.Lambda_im.double())
+            re = self.Lambda_re.double()
+            re = -torch.exp(re) if self.version == "exp" else re
+            Lambda = torch.complex(re, self.Lambda_im.double())
             W = torch.view_as_complex(self.W.double())
+            a = self._exponent(Lambda, self.log_dt.double().exp())
             if self.version == "softmax":
-                W = W / expm1(self._exponent(Lambda, self.log_dt.double().exp()) * self.length)
-            if self.steps == "one":
+                assert self.length is not None
+                W = W / expm1(a * self.length)
+            if not self.separate_dt:
                 return DiagonalLTI(Lambda.expand_as(W), W, real=True)
-            poles = self._exponent(Lambda, self.log_dt.double().exp()) / self.dt()[:, None]
+            poles = a / self.dt()[:, None]
             return DiagonalLTI(poles, W * poles / Lambda, real=True)
 
     def dt(self) -> Tensor:
-        """Steps of the channels, the first of two, float64 (H,), detached."""
+        """Steps of the channels, the first of separate ones, float64 (H,), detached."""
         return self.log_dt.detach().double().exp().reshape(self.channels, -1)[:, 0]
 
-    def restart(self, state: int, poles: str, steps: str | None = None) -> DSS:
-        """A new layer with `state` modes and random W from Skew-HiPPO, but the version, steps (or the first of two) and D of this one."""
-        layer = DSS(self.channels, state, self.version, poles, length=self.length, steps=steps or self.steps).to(self.W.device)
+    def restart(self, state: int, sharing: str, separate_dt: bool | None = None) -> DSS:
+        """A new layer with `state` modes and random W from Skew-HiPPO.
+
+        Version, steps (or the first of separate ones) and D are those of this one.
+        """
+        separate = self.separate_dt if separate_dt is None else separate_dt
+        layer = DSS(
+            self.channels, state, self.version, sharing, length=self.length, separate_dt=separate
+        ).to(self.W.device)
         with torch.no_grad():
-            layer.log_dt.copy_(self.log_dt if layer.steps == self.steps else self.log_dt[:, 0])
+            same = layer.separate_dt == self.separate_dt
+            layer.log_dt.copy_(self.log_dt if same else self.log_dt[:, 0])
             layer.D.copy_(self.D)
         return layer
 
     @classmethod
     def from_lti(cls, system: DiagonalLTI, like: DSS) -> DSS:
-        """A layer with the poles and residues of `system` (continuous, (H, r)) and the version, steps (the first of two) and D of `like`.
+        """A layer with the poles and residues of `system` (continuous, (H, r)).
 
-        Poles that are equal in all channels are stored once; a feedthrough is added to D.  Raises ValueError if the shapes or the kind do not fit,
-        UnstableSystem if the exp version, whose poles are stable by construction, is given a pole that is not.
+        Version, steps (the first of separate ones) and D are those of `like`. Poles that are equal
+        in all channels are stored once; a feedthrough is added to D.
+        Raises ValueError if the shapes or the kind do not fit, UnstableSystem if the exp version,
+        whose poles are stable by construction, is given a pole that is not.
         """
-        if system.dt is not None or system.poles.dim() != 2 or system.poles.shape[0] != like.channels:
-            raise ValueError(f"a DSS layer of {like.channels} channels needs a continuous system with poles "
-                             f"({like.channels}, r), not {tuple(system.poles.shape)} with step {system.dt}")
+        if system.dt is not None or len(system.batch) != 1 or len(system.poles) != like.channels:
+            raise ValueError(
+                f"a DSS layer of {like.channels} channels needs a continuous system with poles "
+                f"({like.channels}, r), not {tuple(system.poles.shape)} with step {system.dt}"
+            )
         if like.version == "exp":
             system.require_stable("the exp version of DSS")
         tied = torch.equal(system.poles, system.poles[:1].expand_as(system.poles))
-        with torch.random.fork_rng(devices=[]):                      # the random start is overwritten: leave the generator alone
-            layer = like.restart(system.order, "tied" if tied else "per-channel", "one")
+        # the random start is overwritten: leave the generator alone
+        with torch.random.fork_rng(devices=[]):
+            layer = like.restart(system.modes, "tied" if tied else "per-channel", False)
         with torch.no_grad():
             Lambda, W = system.poles[0] if tied else system.poles, system.residues
             if like.version == "softmax":
+                assert like.length is not None
                 W = W * expm1(system.poles * like.dt()[:, None] * like.length)
             layer.Lambda_re.copy_(torch.log(-Lambda.real) if like.version == "exp" else Lambda.real)
             layer.Lambda_im.copy_(Lambda.imag)
             layer.W.copy_(torch.view_as_real(W))
-            if system.feedthrough is not None:
-                layer.D.copy_(like.D.double() + system.feedthrough)
+            layer.D.copy_(like.D.double() + system.feedthrough)
         return layer

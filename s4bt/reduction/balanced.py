@@ -83,9 +83,9 @@ def _states(system: DiagonalLTI, rank: int) -> int:
 def balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[DiagonalLTI, Tensor]:
     """Truncate each system of the batch to `rank` modes in balanced coordinates, and diagonalise.
 
-    In coordinates with P = Q = diag(sigma) the r leading states are kept. The H-infinity error is at
-    most error_bound(sigma, k), where k is the order kept: rank, or for a real system the number of
-    poles counted with their conjugates. A feedthrough stays as it is.
+    In coordinates with P = Q = diag(sigma) the r leading states are kept. The H-infinity error is
+    at most error_bound(sigma, k), where k is the order kept: rank, or for a real system the number
+    of poles counted with their conjugates. A feedthrough stays as it is.
 
     Parameters
     ----------
@@ -136,13 +136,14 @@ def shared_balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[Diagonal
     check_rank(rank, system.modes)
     if len(system.batch) != 1:
         raise ValueError(
-            f"one layer at a time: residues must have shape (H, N), not {tuple(system.residues.shape)}"
+            "one layer at a time: residues must have shape (H, N), not "
+            f"{tuple(system.residues.shape)}"
         )
     if not torch.equal(system.poles, system.poles[:1].expand_as(system.poles)):
         raise ValueError(
-            "the rows do not share their poles (per-channel poles, or separate steps for their real "
-            "and imaginary parts), so one truncation cannot serve them all; reduce every channel by "
-            "itself, with bt-channel"
+            "the rows do not share their poles (per-channel poles, or separate steps for their "
+            "real and imaginary parts), so one truncation cannot serve them all; reduce every "
+            "channel by itself, with bt-channel"
         )
     system.require_stable("balanced truncation")
     with torch.no_grad():
@@ -175,15 +176,16 @@ def require_discrete(system: DiagonalLTI, what: str) -> None:
     """Raise ValueError if the system is continuous."""
     if system.dt is None:
         raise ValueError(
-            f"{what}, and the system is continuous: discretize it, or give its steps as the option dt"
+            f"{what}, and the system is continuous: discretize it, or give its steps as the "
+            "option dt"
         )
 
 
 def bt_shared(system: DiagonalLTI, rank: int) -> DiagonalLTI:
     """Balanced truncation of (Lambda, 1, W), all rows of W as outputs of one system.
 
-    P, Q from Lambda P + P Lambda^H = -1 1^H, Lambda^H Q + Q Lambda = -W^H W; the r largest states of
-    sqrt(eig(P Q)). The channels keep sharing Lambda.
+    P, Q from Lambda P + P Lambda^H = -1 1^H, Lambda^H Q + Q Lambda = -W^H W; the r largest states
+    of sqrt(eig(P Q)). The channels keep sharing Lambda.
     First reading of Ezoe & Sato 2024.  Raises as `shared_balanced_truncation`.
     """
     reduced, _ = shared_balanced_truncation(replace(system, real=False), rank)
@@ -241,9 +243,9 @@ def limited_factor(system: DiagonalLTI, s: Tensor, length: int) -> Tensor:
 def bt_limited(system: DiagonalLTI, rank: int, length: int | None = None) -> DiagonalLTI:
     """Balanced truncation with what `length` steps can reach, and Q over all time.
 
-    P_L = sum_{k < L} A^k b b^T A^kT. (time-limited balancing: Gawronski & Juang 1990, who limit both
-    Gramians and may lose stability.) Since A^T Q A - Q = -c^T c, the projection is orthogonal in a
-    norm in which A is a contraction, so the result is stable.
+    P_L = sum_{k < L} A^k b b^T A^kT. (time-limited balancing: Gawronski & Juang 1990, who limit
+    both Gramians and may lose stability.) Since A^T Q A - Q = -c^T c, the projection is orthogonal
+    in a norm in which A is a contraction, so the result is stable.
     Raises as `bt_discrete`, and ValueError without a length of 2 or more.
     """
     require_discrete(system, "bt-limited sums over steps")

@@ -22,7 +22,9 @@ SHOWN = 3  # places listed in a message
 
 
 class UnstableSystem(ValueError):
-    """The system has poles that are not strictly stable, and what was asked for needs them to be."""
+    """The system has poles that are not strictly stable,
+    and what was asked for needs them to be.
+    """
 
 
 def _place(*index: int) -> str:
@@ -158,7 +160,9 @@ class DiagonalBatch:
         return self._excess()[0] < 0
 
     def with_conjugates(self) -> Self:
-        """The complex system with the same output: of order 2N, closed under conjugation, if real."""
+        """The complex system with the same output: of order 2N, closed under conjugation,
+        if real.
+        """
         if not self.real:
             return self
         half = replace(self, residues=self.residues / 2, real=False)
@@ -168,11 +172,12 @@ class DiagonalBatch:
         """The error system: poles of both, and the residues of the other with the opposite sign."""
         if (self.dt is None) != (other.dt is None) or self.real != other.real:
             raise ValueError(
-                "systems of different kinds (continuous or discrete, real or complex) have no difference"
+                "systems of different kinds (continuous or discrete, real or complex) have no "
+                "difference"
             )
-        if self.dt is not None:
-            if not bool((torch.as_tensor(self.dt) == torch.as_tensor(other.dt)).all()):
-                raise ValueError("discrete systems with different steps have no difference")
+        steps = (torch.as_tensor(0 if one.dt is None else one.dt) for one in (self, other))
+        if not torch.equal(*torch.broadcast_tensors(*steps)):
+            raise ValueError("discrete systems with different steps have no difference")
         logs = None
         if self.log_poles is not None and other.log_poles is not None:
             logs = torch.cat([self.log_poles, other.log_poles], -1)
@@ -198,8 +203,8 @@ class DiagonalBatch:
         bad = excess >= 0
         if bad.any():
             raise UnstableSystem(
-                f"{what} needs strictly stable poles, but {int(bad.sum())} of {bad.numel()} are not "
-                f"(largest {name} {float(excess.max()):.3g}; {_places(bad)}). Train with the `exp` "
-                "version of DSS, whose poles are stable by construction, or reduce with "
+                f"{what} needs strictly stable poles, but {int(bad.sum())} of {bad.numel()} are "
+                f"not (largest {name} {float(excess.max()):.3g}; {_places(bad)}). Train with the "
+                "`exp` version of DSS, whose poles are stable by construction, or reduce with "
                 "unstable='keep', which reduces the stable part and keeps the rest."
             )

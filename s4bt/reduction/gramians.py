@@ -84,8 +84,8 @@ def cauchy_cholesky(system: DiagonalLTI, g: Tensor, dual: bool = False) -> Tenso
 
     P_ij = g_i . conj(g_j) / D_ij, by complete diagonal pivoting. With the pivot p the new column is
     L_i = P_ip / sqrt(P_pp), and the Schur complement is again Cauchy-like, with the generators
-    g_i <- g_i - (1 - F_ip) proj_{g_p} g_i, F_ij = (lambda_i - lambda_j) / D_ij. For one input this is
-    g_i <- F_ip g_i, a product, which is why the smallest pivots keep their digits. A mode that
+    g_i <- g_i - (1 - F_ip) proj_{g_p} g_i, F_ij = (lambda_i - lambda_j) / D_ij. For one input this
+    is g_i <- F_ip g_i, a product, which is why the smallest pivots keep their digits. A mode that
     contributes nothing gives a zero column.
 
     g: (..., N, m).  dual: for the conjugate poles.  (Demmel 1999; Haut & Beylkin 2012)
@@ -124,7 +124,9 @@ def cauchy_cholesky(system: DiagonalLTI, g: Tensor, dual: bool = False) -> Tenso
 
 
 def symmetric_factor(system: DiagonalLTI) -> tuple[Tensor, Tensor]:
-    """Weights s = sqrt(w), and the factor L of P in the coordinates where b = c = s: Q = conj(P)."""
+    """Weights s = sqrt(w), and the factor L of P in the coordinates where b = c = s:
+    Q = conj(P).
+    """
     silent = system.residues == 0
     # the root has no derivative at zero
     s = torch.where(silent, 0, torch.where(silent, 1, system.residues).sqrt())
@@ -139,9 +141,9 @@ def _values(flat: DiagonalLTI) -> Tensor:
 def hankel_singular_values(system: DiagonalLTI) -> Tensor:
     """Hankel singular values, the roots of the eigenvalues of P Q.
 
-    With b = c the observability Gramian is Q = conj(P) = conj(L) L^T, so they are the singular values
-    of L^T L, which is graded from its first row and column on: the SVD keeps the relative accuracy of
-    the smallest (Demmel 1999).
+    With b = c the observability Gramian is Q = conj(P) = conj(L) L^T, so they are the singular
+    values of L^T L, which is graded from its first row and column on: the SVD keeps the relative
+    accuracy of the smallest (Demmel 1999).
 
     Parameters
     ----------

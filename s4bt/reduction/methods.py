@@ -33,8 +33,8 @@ class Method:
     "delayed kernel" (h[1], h[2], …: h[0] goes into a feedthrough). bounded: whether the H-infinity
     error is at most twice the sum of the discarded values. feedthrough: whether the reduced kernel
     has one of its own. measures: the options that `s4bt.compress` fills in from the layer's inputs
-    ("spectrum", "length") or from its number format ("rounding"). chooses: the method in a few words.
-    colour, marker: of the method in every figure; in grey the markers tell methods apart.
+    ("spectrum", "length") or from its number format ("rounding"). chooses: the method in a few
+    words. colour, marker: of the method in every figure; in grey the markers tell methods apart.
     """
 
     name: str
@@ -104,7 +104,7 @@ _ALL = (
         bounded=False,
         feedthrough=False,
         measures=("length",),
-        chooses="the same, with what the steps of a sequence can reach in place of what all time can",
+        chooses="the same, with what the steps of a sequence can reach, not all time",
         colour="#00594f",
         marker="h",
     ),
@@ -148,7 +148,7 @@ _ALL = (
         bounded=False,
         feedthrough=False,
         measures=(),
-        chooses="the nearest kernel in the Hankel norm: its error there is the first discarded value",
+        chooses="the nearest kernel in the Hankel norm",
         colour="#2b2b72",
         marker="P",
     ),

@@ -1,6 +1,7 @@
 """Modal truncation: keep the modes that contribute most, each by itself.
 
-The H-infinity norm of a mode alone is |w_n| / -Re lambda_n, or |w_n| / (1 - |lambda_n|) if discrete.
+The H-infinity norm of a mode alone is |w_n| / -Re lambda_n, or |w_n| / (1 - |lambda_n|) if
+discrete.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ CELLS = 16  # parts of a bracket; a zoom keeps two of them, so it divides the br
 def highest_peak(gain: Callable[[Tensor], Tensor], omega: Tensor, zooms: int) -> Tensor:
     """max over frequencies of gain, (B,), refined around the highest samples.
 
-    gain: maps frequencies (B, ...) to gains of the same shape; omega: (B, M), where it is sampled first.
+    gain: maps frequencies (B, ...) to gains of the same shape; omega: (B, M), where it is sampled
+    first.
     """
     omega = omega.sort(-1).values
     value = gain(omega)

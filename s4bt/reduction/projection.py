@@ -61,7 +61,8 @@ class Realisation:
 
 @dataclass(frozen=True)
 class Balanced:
-    """A flat batch of systems in balanced coordinates: x' = A x + b u, y = c x, P = Q = diag(sigma).
+    """A flat batch of systems in balanced coordinates: x' = A x + b u, y = c x, P = Q =
+    diag(sigma).
 
     sigma: (B, N or 2N), all of them; A, b, c: the k largest, real if the system is; live (B,): how
     many of the k are above ROUNDING; discrete: whether A is A - I.
@@ -159,7 +160,9 @@ def _singular_vectors(
 def coordinates(
     system: DiagonalLTI, s: Tensor, Lp: Tensor, k: int, Lq: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A, b, c and live of `Balanced`, from factors of two Gramians; Lq: the dual of Lp unless given."""
+    """A, b, c and live of `Balanced`, from factors of two Gramians; Lq:
+    the dual of Lp unless given.
+    """
     symmetric = Lq is None
     Lq = dual_factor(Lp) if Lq is None else Lq
     U, sigma, V = _singular_vectors(Lq, Lp, k, symmetric)
@@ -235,8 +238,9 @@ def diagonalise(system: DiagonalLTI, balanced: Balanced, rank: int) -> DiagonalL
         matters = balanced.sigma[index, order - 1] > MATTERS * balanced.sigma[index, 0]
         if (broken & matters).any():
             raise UnstableSystem(
-                f"rounding made a reduced system of order {order} unstable: its poles are too close "
-                "to the boundary of the stable region for double precision; ask for another rank"
+                f"rounding made a reduced system of order {order} unstable: its poles are too "
+                "close to the boundary of the stable region for double precision; ask for another "
+                "rank"
             )
         # one of each conjugate pair, with twice its residue
         upper = stable & (values.imag >= 0) if system.real else stable
@@ -255,8 +259,8 @@ def diagonalise(system: DiagonalLTI, balanced: Balanced, rank: int) -> DiagonalL
         waiting[done] = False
     if (left := waiting & (balanced.live > 0)).any():
         raise ValueError(
-            f"channel {int(left.nonzero()[0, 0])} of the batch has no reduced system of at most {rank} "
-            "modes: its Hankel singular values are equal there; ask for another rank"
+            f"channel {int(left.nonzero()[0, 0])} of the batch has no reduced system of at most "
+            f"{rank} modes: its Hankel singular values are equal there; ask for another rank"
         )
     return assemble(system, poles, residues, direct)
 
@@ -308,7 +312,9 @@ def joined(parts: list[DiagonalLTI]) -> DiagonalLTI:
 
 
 def order_kept(reduced: DiagonalLTI) -> Tensor:
-    """Order (...) of a reduced system: its modes with a residue; a real system's complex count twice."""
+    """Order (...) of a reduced system: its modes with a residue;
+    a real system's complex count twice.
+    """
     alive = (reduced.residues != 0).to(torch.int64)
     if not reduced.real:
         return alive.sum(-1)

@@ -44,11 +44,12 @@ def singular_values(system: DiagonalLTI, method: Method, dt: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Reference:
-    """What errors of one layer are compared with: it does not depend on the rank. Made by `reference`.
+    """What errors of one layer are compared with: it does not depend on the rank. Made by
+    `reference`.
 
     full: what the method balances; kernel: what the layer convolves with; sigma: Hankel singular
-    values of full; later: of h[1], h[2], …, for methods with a feedthrough; gain: H-infinity norm of
-    full; energy: squared H2 norm of kernel. Gain and energy are nan if a pole is not stable.
+    values of full; later: of h[1], h[2], …, for methods with a feedthrough; gain: H-infinity norm
+    of full; energy: squared H2 norm of kernel. Gain and energy are nan if a pole is not stable.
     """
 
     method: Method
@@ -115,16 +116,16 @@ def error_row(
 ) -> dict[str, float]:
     """How good the reduction of one layer is.
 
-    Continuous, (H, r): reduced, as the method gave it, whose order counts; stored, as the layer holds
-    it, whose errors are measured; dt: steps (H,).
+    Continuous, (H, r): reduced, as the method gave it, whose order counts; stored, as the layer
+    holds it, whose errors are measured; dt: steps (H,).
 
-    Of what the method balances (`singular_values`), in units of its gain, each the largest over what
-    is balanced separately: sigma_max, limit (the first discarded value, no system of that order does
-    better; with a feedthrough, of h[1], h[2], …), bound (2 sum of the discarded values; nan for a
-    method without one), hinf (measured), gain. All of them are nan if modes that are not stable were
-    kept: such a layer has none of these norms.
-    Of the kernels that the layer convolves with, relative, over all channels together: h2_error, and
-    output_error on inputs with that spectrum (nan without one).
+    Of what the method balances (`singular_values`), in units of its gain, each the largest over
+    what is balanced separately: sigma_max, limit (the first discarded value, no system of that
+    order does better; with a feedthrough, of h[1], h[2], …), bound (2 sum of the discarded values;
+    nan for a method without one), hinf (measured), gain. All of them are nan if modes that are not
+    stable were kept: such a layer has none of these norms.
+    Of the kernels that the layer convolves with, relative, over all channels together: h2_error,
+    and output_error on inputs with that spectrum (nan without one).
     """
     names = ("sigma_max", "limit", "bound", "hinf", "gain", "h2_error", "output_error")
     row = dict.fromkeys(names, NAN)

@@ -42,8 +42,8 @@ def _check_total(total: int, kernels: list[DiagonalLTI]) -> None:
     most = sum(kernel.modes for kernel in kernels)
     if not isinstance(total, int) or not len(kernels) <= total <= most:
         raise ValueError(
-            f"a budget for {len(kernels)} layers is a whole number of states from {len(kernels)} to "
-            f"{most}; got {total!r}"
+            f"a budget for {len(kernels)} layers is a whole number of states from {len(kernels)} "
+            f"to {most}; got {total!r}"
         )
 
 
@@ -65,8 +65,8 @@ def _rank_for_bound(kernel: DiagonalLTI, share: float) -> int:
 def by_bound(share: float) -> Rule:
     """The smallest rank of every layer whose bound is at most `share` of the H-infinity norm.
 
-    2 sum_{i > k} sigma_i in every channel, where k is the real order that bt-discrete keeps with that
-    rank: 2 r, less one for every real pole.
+    2 sum_{i > k} sigma_i in every channel, where k is the real order that bt-discrete keeps with
+    that rank: 2 r, less one for every real pole.
     """
     _check_share(share, "the share of the gain")
 
@@ -77,7 +77,9 @@ def by_bound(share: float) -> Rule:
 
 
 def by_energy(share: float) -> Rule:
-    """The smallest rank of every layer that keeps `share` of the sum of sigma_i^2 of its channels."""
+    """The smallest rank of every layer that keeps `share` of the sum of sigma_i^2 of its
+    channels.
+    """
     _check_share(share, "the share of the energy")
 
     def rule(kernels: list[DiagonalLTI], spectra: list[Tensor] | None = None) -> list[int]:
@@ -153,11 +155,12 @@ def budget(total: int) -> Rule:
 
 
 def layer_adaptive(total: int) -> Rule:
-    """Ranks that sum to `total` by the scores of layer-adaptive state pruning, for the method modal.
+    """Ranks that sum to `total` by the scores of layer-adaptive state pruning, for the method
+    modal.
 
-    The score of a mode is its squared H-infinity norm over the sum of those of its layer that are not
-    smaller; the best scores of all layers are kept. A layer's channels share one rank: squares are
-    sorted in each channel and summed over the channels.  (Gwak et al. 2024, LAST)
+    The score of a mode is its squared H-infinity norm over the sum of those of its layer that are
+    not smaller; the best scores of all layers are kept. A layer's channels share one rank: squares
+    are sorted in each channel and summed over the channels.  (Gwak et al. 2024, LAST)
     """
 
     def rule(kernels: list[DiagonalLTI], spectra: list[Tensor] | None = None) -> list[int]:

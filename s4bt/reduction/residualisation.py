@@ -26,13 +26,15 @@ class Residualised(Balanced):
     """A batch in balanced coordinates that is reduced by the equations above."""
 
     def reduced(self, index: Tensor, order: int) -> Realisation:
-        """The members `index` with `order` states; discarded directions that are rounding stand still."""
+        """The members `index` with `order` states; discarded directions that are rounding stand
+        still.
+        """
         n, m = self.A.shape[-1], order
         dead = torch.arange(n, device=self.A.device) >= self.live[index, None]
         A = self.A[index] - torch.diag_embed(dead.to(self.A.dtype))
         b, c = self.b[index], self.c[index]
         A12, A21, A22 = (x.contiguous() for x in (A[:, :m, m:], A[:, m:, :m], A[:, m:, m:]))
-        b2, c2 = b[:, m:, None].contiguous(), c[:, None, m:].contiguous()
+        b2, c2 = self.b[index, m:, None], self.c[index, None, m:]
         # A22^-1 (A21, b2)
         solved = A22.new_zeros(len(index), 0, m + 1)
         if n > m:

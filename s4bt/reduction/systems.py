@@ -9,8 +9,8 @@ h            (..., L)  impulse response
 
 continuous  h(t) = sum_n w_n exp(lambda_n t)    G(i omega) = d + sum_n w_n / (i omega - lambda_n)
             d is an impulse, and not in h
-discrete    h[k] = sum_n w_n lambda_n^k         G(omega) = d + sum_n w_n / (1 - lambda_n e^(-i omega dt))
-            h[0] has d, too
+discrete    h[k] = sum_n w_n lambda_n^k         G(omega) = d + sum_n w_n / (1 - lambda_n e^(-i omega
+            dt)) h[0] has d, too
 real        the output is Re(h): the system with poles {lambda, conj lambda} and residues
             {w/2, conj w/2}, of order 2N
 
@@ -97,7 +97,9 @@ class DiagonalLTI(DiagonalBatch):
         return h
 
     def frequency_response(self, omega: Any) -> Tensor:
-        """G at angular frequencies omega (M,) or (..., M), in radians per unit of time; (..., M)."""
+        """G at angular frequencies omega (M,) or (..., M), in radians per unit of time; (...,
+        M).
+        """
         omega = torch.as_tensor(omega, dtype=self.poles.real.dtype, device=self.poles.device)
         full = self.with_conjugates()
         gain = (full.residues[..., None, :] @ full._resolvents(omega))[..., 0, :]
@@ -122,7 +124,8 @@ class DiagonalLTI(DiagonalBatch):
         self.require_stable("the H2 norm")
         if self.dt is None and bool((self.feedthrough != 0).any()):
             raise ValueError(
-                "the H2 norm of a continuous system with a feedthrough is infinite; discretize it first"
+                "the H2 norm of a continuous system with a feedthrough is infinite; discretize it "
+                "first"
             )
         full = self.with_conjugates()
         p, w = full.poles, full.residues
@@ -141,8 +144,8 @@ class DiagonalLTI(DiagonalBatch):
     def hinf_norm(self, joint: bool = False, points: int = 8, zooms: int = 7) -> Tensor:
         """max over omega of |G(i omega)|, shape (...), in units of the gain.
 
-        joint: a batch (H, N) holds the outputs of one system with shared poles, |G| is their root of
-        the sum of squares, and the result is one number. points: samples on each side of a pole;
+        joint: a batch (H, N) holds the outputs of one system with shared poles, |G| is their root
+        of the sum of squares, and the result is one number. points: samples on each side of a pole;
         zooms: refinements of the eight highest peaks, each divides the bracket by eight.
         Raises UnstableSystem.
         """
@@ -218,8 +221,8 @@ class DiagonalLTI(DiagonalBatch):
     def to_continuous(self) -> DiagonalLTI:
         """The continuous system that `discretize` turns into this one.
 
-        lambda = log(p) / dt, residues w lambda / (p - 1).  A pole at 0, of h[0] only, becomes part of
-        the feedthrough. A real negative pole becomes a complex one, so a real system with such a
+        lambda = log(p) / dt, residues w lambda / (p - 1).  A pole at 0, of h[0] only, becomes part
+        of the feedthrough. A real negative pole becomes a complex one, so a real system with such a
         pole agrees with the result only at the multiples of dt.
         Raises ValueError for a continuous system.
         """

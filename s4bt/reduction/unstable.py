@@ -18,7 +18,8 @@ def keep_unstable(
 ) -> DiagonalLTI:
     """Reduce the stable modes of every channel to what the others, which stay, leave of the rank.
 
-    Raises ValueError if the modes that stay leave nothing for the rest, and what the reducer raises.
+    Raises ValueError if the modes that stay leave nothing for the rest, and what the reducer
+    raises.
     """
     if rank == system.modes:
         return system
@@ -29,9 +30,9 @@ def keep_unstable(
     growing = (~stable).sum(-1)
     if int(growing.max()) >= rank:
         raise ValueError(
-            f"{int(growing.max())} of {system.modes} poles of channel {int(growing.argmax())} are not "
-            f"stable and would be kept, which leaves no mode of rank {rank} for the rest; ask for a "
-            "larger one"
+            f"{int(growing.max())} of {system.modes} poles of channel {int(growing.argmax())} are "
+            f"not stable and would be kept, which leaves no mode of rank {rank} for the rest; ask "
+            "for a larger one"
         )
     # the stable ones in front
     ordered = system.take((~stable).to(torch.int8).argsort(dim=-1, stable=True))

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from s4bt.reduction.systems import DiagonalLTI
 
-# A real pole has no imaginary part to fit: what is shorter than this share of the whole is rounding.
+# A real pole has no imaginary part to fit: what is shorter than this share of the whole is
+# rounding.
 FAINT = 1e-6
 # |Im a / Re a| is kept above it: closer to the real axis residues cancel, and two real poles would
 # be two modes.
@@ -47,12 +48,12 @@ LOG_OF_ZERO_POLE = 1e-17  # stands for a discrete pole at zero, which has no log
 class Problem:
     """What is fitted.
 
-    table(a) -> M (B, m, 4 r + extra + 1): columns Re E, Im E, the extra ones, t Re E, t Im E and the
-    target, in any orthonormal coordinates. extra: basis functions that do not depend on the poles.
-    rounding = eps adds sum_n eps^2 |v_n|^2 (||E_n||^2 + |a_n|^2 ||t E_n||^2): the expected squared
-    error when residues and exponents are stored with that relative error. It keeps large terms that
-    cancel out of the fit. damping_range: of -Re a. Combinations of the basis that are shorter than
-    rtol are taken for rounding.
+    table(a) -> M (B, m, 4 r + extra + 1): columns Re E, Im E, the extra ones, t Re E, t Im E and
+    the target, in any orthonormal coordinates. extra: basis functions that do not depend on the
+    poles. rounding = eps adds sum_n eps^2 |v_n|^2 (||E_n||^2 + |a_n|^2 ||t E_n||^2): the expected
+    squared error when residues and exponents are stored with that relative error. It keeps large
+    terms that cancel out of the fit. damping_range: of -Re a. Combinations of the basis that are
+    shorter than rtol are taken for rounding.
     """
 
     table: Callable[[Tensor], Tensor]

@@ -37,7 +37,9 @@ CHUNK = 2**22  # entries of the tables that are worked on at a time
 
 
 def _weights(spectrum: Tensor) -> Tensor:
-    """Roots of the weights (H, L + 1) of rfft coefficients: the sum over them is the mean energy."""
+    """Roots of the weights (H, L + 1) of rfft coefficients:
+    the sum over them is the mean energy.
+    """
     L = spectrum.shape[-1] - 1
     twice = torch.full((L + 1,), 2.0, dtype=spectrum.dtype, device=spectrum.device)
     twice[0] = twice[-1] = 1.0
@@ -45,7 +47,9 @@ def _weights(spectrum: Tensor) -> Tensor:
 
 
 def output_energy(kernel: Tensor, spectrum: Tensor) -> Tensor:
-    """Mean energy (H) of kernel * u: sum_f S(f) |K(f)|^2, for kernels (H, L), spectra (H, L + 1)."""
+    """Mean energy (H) of kernel * u: sum_f S(f) |K(f)|^2, for kernels (H, L), spectra (H,
+    L + 1).
+    """
     K = torch.fft.rfft(kernel, 2 * kernel.shape[-1])
     return (K * _weights(spectrum)).abs().square().sum(-1)
 
@@ -115,8 +119,8 @@ def checked_spectrum(system: DiagonalLTI, spectrum: Tensor | None) -> Tensor:
     bad = ~(torch.isfinite(S) & (S >= 0)).all(-1) | (S.amax(-1) == 0)
     if bad.any():
         raise ValueError(
-            f"the spectrum of {int(bad.sum())} of {len(S)} channels is zero, negative or not finite; "
-            f"the first is channel {int(bad.nonzero()[0, 0])}"
+            f"the spectrum of {int(bad.sum())} of {len(S)} channels is zero, negative or not "
+            f"finite; the first is channel {int(bad.nonzero()[0, 0])}"
         )
     return S.to(torch.float64)
 
@@ -134,8 +138,8 @@ def weighted(
     system has a feedthrough; what the kernel does after L steps does not count. Starts from
     `bt_discrete` and from `bt_limited`, and keeps the best of each channel. rounding: the relative
     error of residues and exponents that the fit allows for.
-    Raises ValueError if the spectrum is missing, of the wrong shape, negative, not finite or zero in
-    a channel; else as `bt_discrete`.
+    Raises ValueError if the spectrum is missing, of the wrong shape, negative, not finite or zero
+    in a channel; else as `bt_discrete`.
     """
     require_discrete(system, "weighted fits a discrete kernel")
     S = checked_spectrum(system, spectrum)

@@ -1,16 +1,18 @@
-"""Run one pipeline notebook through papermill, reproducibly, and put its results in place when all of it is done.
+"""Run one pipeline notebook through papermill, reproducibly, and put its results in place when all
+of it is done.
 
-    python -m s4bt.notebook notebooks/pipeline/20_pretrain.ipynb --scale laptop --task listops
+    python -m s4bt.study.notebook notebooks/pipeline/20_pretrain.ipynb --scale laptop --task listops
 
-The notebook writes below a staging folder; figures, tables, arrays and the executed notebook, freed of whatever differs from
-one execution to the next, move to results/<scale>/<task>/ at the end. One writer per folder and phase; the kernel and its
-workers end with this process, and this process with the one that started it.
+The notebook writes below a staging folder; figures, tables, arrays and the executed notebook, freed
+of whatever differs from one execution to the next, move to results/<scale>/<task>/ at the end. One
+writer per folder and phase; the kernel and its workers end with this process, and this process with
+the one that started it.
 """
+
 from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import os
 import shutil
 import sys
@@ -18,7 +20,9 @@ import threading
 import time
 from pathlib import Path
 
-sys.modules["rfc3987_syntax"] = None        # jsonschema's optional IRI checker takes 1.7 s to import; notebooks hold no IRIs
+sys.modules["rfc3987_syntax"] = (
+    None  # jsonschema's optional IRI checker takes 1.7 s to import; notebooks hold no IRIs
+)
 
 import nbformat
 import papermill
@@ -27,15 +31,18 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from s4bt.config import TASK_NAMES, load_scale, load_task
-from s4bt.files import ROOT, UserError, atomic_path, leftovers, task_dir
+from s4bt.files import ROOT, UserError, atomic_path, leftovers
+from s4bt.study.config import load_scale, load_task
+from s4bt.study.locks import sole_writer
+from s4bt.study.places import task_dir
+from s4bt.tasks import TASKS
 
 USER_ERRORS = ("UserError", "Diverged", "UnstableSystem")
 
 
 def scrub(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what differs between two executions of one notebook: timings, random ids, versions, warnings on stderr, and where the kernel
-    happened to cut what a cell printed into pieces."""
+    """Drop what differs between two executions of one notebook: timings, random ids, versions,
+    warnings on stderr, and where the kernel happened to cut what a cell printed into pieces."""
     notebook.metadata.pop("papermill", None)
     notebook.metadata.get("language_info", {}).pop("version", None)
     for number, cell in enumerate(notebook.cells):
@@ -57,11 +64,14 @@ def ancestors() -> list[psutil.Process]:
     """This process's parent and, if that is only a shell, its parent."""
     parents = psutil.Process().parents()
     shell = bool(parents) and parents[0].name() in ("sh", "bash", "dash", "zsh")
-    return parents[:2 if shell else 1]
+    return parents[: 2 if shell else 1]
 
 
 def end_with(processes: list[psutil.Process]) -> None:
-    """Kill this process and all its children as soon as one of `processes` is gone (a killed `dvc repro` leaves no writer)."""
+    """Kill this process and all its children as soon as one of `processes` is gone (a killed `dvc
+    repro` leaves no writer).
+    """
+
     def alive(process: psutil.Process) -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):
             return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
@@ -79,29 +89,14 @@ def end_with(processes: list[psutil.Process]) -> None:
 
 
 @contextlib.contextmanager
-def sole_writer(name: str):
-    """Hold the lock .scratch/locks/<name>.  Raises UserError if another process holds it."""
-    path = ROOT / ".scratch" / "locks" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise UserError(f"process {file.read() or '?'} is writing {name} already. Wait for it, or end it, and start again.") from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-@contextlib.contextmanager
 def progress_pipe(folder: Path):
-    """A named pipe whose text appears on this process's stderr: the way from the kernel to the terminal."""
+    """A named pipe whose text appears on this process's stderr:
+    the way from the kernel to the terminal.
+    """
     path = folder / "progress"
     path.unlink(missing_ok=True)
     os.mkfifo(path)
-    keep = os.open(path, os.O_RDWR)                                  # a writer of our own, so that reading never ends early
+    keep = os.open(path, os.O_RDWR)  # a writer of our own, so that reading never ends early
 
     def copy() -> None:
         while chunk := os.read(keep, 4096):
@@ -121,7 +116,9 @@ def progress_pipe(folder: Path):
 
 
 def publish(stage: Path) -> None:
-    """Move what stands below the staging folder to the same place below the project's root: results/<scale>/<task>/<entry>."""
+    """Move what stands below the staging folder to the same place below the project's root:
+    results/<scale>/<task>/<entry>.
+    """
     for source in [*stage.glob("results/*/*.csv"), *stage.glob("results/*/*/*")]:
         target = ROOT / source.relative_to(stage)
         with atomic_path(target) as temporary:
@@ -143,29 +140,53 @@ def run(path: Path, scale: str, task: str | None) -> None:
         os.environ["S4BT_STAGE"] = str(work)
         os.environ["S4BT_PROGRESS"] = str(stack.enter_context(progress_pipe(work)))
         os.environ["S4BT_TERMINAL"] = str(int(sys.stderr.isatty()))
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            [str(ROOT), os.environ.get("PYTHONPATH", "")]
+        ).rstrip(os.pathsep)
         parameters = {"scale": scale} | ({"task": task} if task else {})
         executed = work / "executed.ipynb"
         try:
-            # Every kernel is interrupted before it is shut down, and logs that as an error; what a cell raises does not come by this log.
-            papermill.execute_notebook(path, executed, parameters, cwd=ROOT, kernel_name="python3", progress_bar=False,
-                                       record_timing=False, extra_arguments=["--IPKernelApp.log_level=50"],
-                                       config=Config({"KernelManager": {
-                                           "transport": "ipc", "ip": str(work.relative_to(ROOT) / "kernel")}}))
+            # Every kernel is interrupted before it is shut down, and logs that as an error; what a
+            # cell raises does not come by this log.
+            papermill.execute_notebook(
+                path,
+                executed,
+                parameters,
+                cwd=ROOT,
+                kernel_name="python3",
+                progress_bar=False,
+                record_timing=False,
+                extra_arguments=["--IPKernelApp.log_level=50"],
+                config=Config(
+                    {
+                        "KernelManager": {
+                            "transport": "ipc",
+                            "ip": str(work.relative_to(ROOT) / "kernel"),
+                        }
+                    }
+                ),
+            )
         except PapermillExecutionError as error:
             if error.ename in USER_ERRORS:
                 raise UserError(error.evalue) from error
             if error.ename == "FileNotFoundError":
-                raise UserError(f"{path.name} needs a file that is not there: {error.evalue}\nRun the stage that makes it: dvc repro") \
-                    from error
+                raise UserError(
+                    f"{path.name} needs a file that is not there: {error.evalue}\nRun the stage "
+                    "that makes it: dvc repro"
+                ) from error
             kept = ROOT / ".scratch" / "failed" / f"{name}.ipynb"
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(executed, kept)
-            raise UserError(f"{path.name} failed in cell {error.cell_index}: {error.ename}: {error.evalue}\n"
-                            f"The notebook up to there, with the traceback: {kept}") from error
+            raise UserError(
+                f"{path.name} failed in cell {error.cell_index}: {error.ename}: {error.evalue}\n"
+                f"The notebook up to there, with the traceback: {kept}"
+            ) from error
         except (DeadKernelError, RuntimeError) as error:
-            raise UserError(f"{path.name}: the kernel died or did not start ({error}). If memory ran out, lower S4BT_WORKERS or the "
-                            "batch size; start again, and what was finished is not repeated.") from error
+            raise UserError(
+                f"{path.name}: the kernel died or did not start ({error}). If memory ran out, "
+                "lower S4BT_WORKERS or the batch size; start again, and what was finished is not "
+                "repeated."
+            ) from error
         target = work / folder.relative_to(ROOT) / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(scrub(nbformat.read(executed, as_version=4)), target)
@@ -180,7 +201,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebook", type=Path)
     parser.add_argument("--scale", required=True, help="a section of params.yaml")
-    parser.add_argument("--task", help=", ".join(TASK_NAMES))
+    parser.add_argument("--task", help=", ".join(TASKS))
     options = parser.parse_args()
     end_with(ancestors())
     try:
@@ -192,8 +213,11 @@ def main() -> int:
         print("interrupted; finished runs are kept and will not be repeated", file=sys.stderr)
         return 130
     except OSError as error:
-        print(f"error: {error}. Free some space or make the folder writable, then start again; finished runs are kept.",
-              file=sys.stderr)
+        print(
+            f"error: {error}. Free some space or make the folder writable, then start again; "
+            "finished runs are kept.",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

@@ -1,7 +1,9 @@
-"""From the tables of the stages to summary.csv, intervals and paired gains.
+"""From the tables of the stages to the summary, intervals and paired gains.
 
-cell   one task, arm, reducer, transfer, kind of poles and rank: what the seeds of a configuration share
+cell   one task, arm, method, transfer, kind of poles and rank: what the seeds of a configuration
+       share
 """
+
 from __future__ import annotations
 
 import json
@@ -10,105 +12,178 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from s4bt.config import load_task
-from s4bt.files import task_dir
+from s4bt.files import ROOT
+from s4bt.reduction.methods import METHODS
+from s4bt.study.config import load_task
+from s4bt.study.places import task_dir
 
-CELL = ["task", "arm", "reducer", "transfer", "poles", "rank"]          # what identifies a configuration, up to the seed
-COLUMNS = [*CELL, "seed", "lr", "accuracy", "val_accuracy", "start_accuracy", "pretrained_accuracy", "parameters",
-           "state_space_parameters", "steps", "steps_total", "seconds"]
+# What identifies a configuration, up to the seed.
+CELL = ["task", "arm", "method", "transfer", "sharing", "rank"]
+COLUMNS = [
+    *CELL,
+    "seed",
+    "lr",
+    "accuracy",
+    "val_accuracy",
+    "start_accuracy",
+    "pretrained_accuracy",
+    "parameters",
+    "state_space_parameters",
+    "steps",
+    "steps_total",
+    "seconds",
+]
+LEVEL = 0.95  # of intervals, nominal
+FROM_PRETRAINED = ["truncated", "untruncated", "skew-hippo-rest"]  # arms that retrain such a model
+
+
+def sharing_of(method: str) -> str:
+    """Whether a method leaves poles "tied" or "per-channel"."""
+    return "tied" if METHODS[method].tied else "per-channel"
+
+
+def _seconds(scale: str, task: str) -> dict[str, float]:
+    """Seconds of every run, by its name."""
+    found = {}
+    for phase in ("pretrain", "truncate", "retrain"):
+        entries = json.loads((task_dir(scale, task) / f"seconds-{phase}.json").read_text())
+        found |= {name: entry["seconds"] for name, entry in entries.items()}
+    return found
 
 
 def summary(scale: str, task: str) -> pd.DataFrame:
     """One row per arm, rank and seed of a task, with the columns COLUMNS.
 
-    pretrained_accuracy is that of the large model of the same seed; start_accuracy that of the model right before post-training,
-    where it starts as a whole network that was measured (one-shot or pretrained).
+    pretrained_accuracy is that of the large model of the same seed; start_accuracy that of the
+    model right before retraining, where it starts as a whole network that was measured (one-shot or
+    pretrained).
     """
     folder = task_dir(scale, task)
     config, _ = load_task(scale, task)
-    pre = pd.read_csv(folder / "pretrain.csv").assign(arm="pretrained", rank=config.model.state, poles="tied")
+    pre = pd.read_csv(folder / "pretrain.csv")
+    pre = pre.assign(arm="pretrained", rank=config.model.state, sharing="tied")
     one = pd.read_csv(folder / "truncate.csv").assign(transfer="whole", steps=0)
     post = pd.read_csv(folder / "retrain.csv")
-    before = post.arm.isin(["truncated", "untruncated", "skew-hippo-rest"])
-    frames = [pre.assign(steps_total=pre.steps), one.assign(steps_total=config.pretrain.steps),
-              post.assign(steps_total=post.steps + before * config.pretrain.steps)]
+    before = post.arm.isin(FROM_PRETRAINED) * config.pretrain.steps
+    frames = [
+        pre.assign(steps_total=pre.steps),
+        one.assign(steps_total=config.pretrain.steps),
+        post.assign(steps_total=post.steps + before),
+    ]
     rows = pd.concat(frames, ignore_index=True).assign(task=task)
     rows["pretrained_accuracy"] = rows.seed.map(pre.set_index("seed").accuracy)
-    start = ["transfer", "reducer", "rank", "seed"]
-    rows = rows.merge(one[[*start, "accuracy"]].rename(columns={"accuracy": "start_accuracy"}).assign(arm="truncated"), "left")
+    start = one[["transfer", "method", "rank", "seed", "accuracy"]]
+    start = start.rename(columns={"accuracy": "start_accuracy"}).assign(arm="truncated")
+    rows = rows.merge(start, "left")
     rows.loc[rows.arm == "untruncated", "start_accuracy"] = rows.pretrained_accuracy
-    seconds = {}
-    for phase in ("pretrain", "truncate", "retrain"):
-        seconds |= {name: entry["seconds"] for name, entry in json.loads((folder / f"seconds-{phase}.json").read_text()).items()}
-    rows["seconds"] = rows.name.map(seconds)
-    tied = rows.reducer.map(lambda name: "tied" if name == "bt-shared" else "per-channel", na_action="ignore")
-    rows["poles"] = rows.poles.fillna(tied).fillna("tied")
+    rows["seconds"] = rows.name.map(_seconds(scale, task))
+    sharing = rows.method.map(sharing_of, na_action="ignore")
+    rows["sharing"] = rows.sharing.fillna(sharing).fillna("tied")
     return rows[COLUMNS].sort_values([*CELL, "seed"], ignore_index=True, na_position="first")
 
 
-def intervals(rows: pd.DataFrame, value: str = "accuracy", level: float = 0.95) -> pd.DataFrame:
+def half_width(values: pd.Series, level: float = LEVEL) -> float:
+    """Half-width of the t interval of a mean, nan of a single value."""
+    if values.size < 2:
+        return float("nan")
+    t = stats.t.ppf(0.5 + level / 2, values.size - 1)
+    return t * values.std() / np.sqrt(values.size)
+
+
+def intervals(rows: pd.DataFrame, value: str = "accuracy", level: float = LEVEL) -> pd.DataFrame:
     """Mean and half-width of its t interval for every cell: columns mean, half, seeds, df.
 
-    Seed-to-seed variance is pooled over the ranks of an arm of a task (one-way analysis of variance), because a variance from
-    two or three seeds alone says little: half = t(level, df) s / sqrt(seeds), df = sum over ranks of (seeds - 1), a column, too.
-    The level is nominal: seeds that are lucky at one rank and at the others, too, make the intervals of two seeds cover less
+    Seed-to-seed variance is pooled over the ranks of an arm of a task (one-way analysis of
+    variance), because a variance from two or three seeds alone says little: half = t(level, df) s /
+    sqrt(seeds), df = sum over ranks of (seeds - 1), a column, too. The level is nominal: seeds that
+    are lucky at one rank and at the others, too, make the intervals of two seeds cover less
     (docs/decisions/0003).
     """
     by = [c for c in CELL if c in rows]
-    cells = rows.groupby(by, dropna=False)[value].agg(mean="mean", var="var", seeds="size").reset_index()
+    cells = rows.groupby(by, dropna=False)[value].agg(mean="mean", var="var", seeds="size")
+    cells = cells.reset_index()
     pools = cells.assign(df=cells.seeds - 1, ss=cells["var"].fillna(0) * (cells.seeds - 1))
-    sums = pools.groupby([c for c in by if c != "rank"], dropna=False)[["ss", "df"]].transform("sum")
+    arms = [c for c in by if c != "rank"]
+    sums = pools.groupby(arms, dropna=False)[["ss", "df"]].transform("sum")
     cells["df"] = sums.df
-    s = np.sqrt(sums.ss / sums.df.where(sums.df > 0))
-    cells["half"] = stats.t.ppf(0.5 + level / 2, sums.df.where(sums.df > 0)) * s / np.sqrt(cells.seeds)
+    df = sums.df.where(sums.df > 0)
+    s = np.sqrt(sums.ss / df)
+    cells["half"] = stats.t.ppf(0.5 + level / 2, df) * s / np.sqrt(cells.seeds)
     return cells.drop(columns="var")
 
 
 def gains(rows: pd.DataFrame, against: str = "skew-hippo") -> pd.DataFrame:
-    """Accuracy of the retrained truncated models minus that of a baseline of the same task, rank, seed and kind of poles.
+    """Accuracy of the retrained truncated models minus that of a baseline.
 
-    Columns of CELL, seed and gain; only where that baseline was run. Control (e), "skew-hippo-rest", starts from a pretrained
-    rest of the network, so only the whole truncated network is compared with it.
+    Of the same task, rank, seed and kind of poles: columns of CELL, seed and gain; only where that
+    baseline was run. Control (e), "skew-hippo-rest", starts from a pretrained rest of the network,
+    so only the whole truncated network is compared with it.
     """
-    base = rows[rows.arm == against][["task", "rank", "seed", "poles", "accuracy"]]
-    truncated = rows[(rows.arm == "truncated") & ((rows.transfer == "whole") | (against != "skew-hippo-rest"))]
-    merged = truncated.merge(base, on=["task", "rank", "seed", "poles"], suffixes=("", "_base"))
-    return merged.assign(gain=merged.accuracy - merged.accuracy_base, arm=against)[[*CELL, "seed", "gain"]]
+    same = ["task", "rank", "seed", "sharing"]
+    base = rows[rows.arm == against][[*same, "accuracy"]]
+    fair = (rows.transfer == "whole") | (against != "skew-hippo-rest")
+    merged = rows[(rows.arm == "truncated") & fair].merge(base, on=same, suffixes=("", "_base"))
+    gain = merged.accuracy - merged.accuracy_base
+    return merged.assign(gain=gain, arm=against)[[*CELL, "seed", "gain"]]
 
 
-def across_tasks(gain: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
-    """Mean gain per reducer, transfer and rank with a t interval over tasks, and the number of tasks with a positive mean.
+def across_tasks(gain: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
+    """Mean gain per method, transfer and rank with a t interval over tasks; wins: tasks above zero.
 
-    gain: output of `gains`. Runs of one task are averaged first, so that n is the number of tasks. Six tasks, two of them
-    alike, are no random sample: the interval describes their spread.
+    gain: output of `gains`. Runs of one task are averaged first, so that n is the number of tasks.
+    Six tasks, two of them alike, are no random sample: the interval describes their spread.
     """
-    by = ["reducer", "transfer", "rank"]
+    by = ["method", "transfer", "rank"]
     tasks = gain.groupby([*by, "task"]).gain.mean().reset_index()
-    out = tasks.groupby(by).gain.agg(mean="mean", sd="std", tasks="size", wins=lambda g: int((g > 0).sum()))
-    out["half"] = stats.t.ppf(0.5 + level / 2, out.tasks - 1) * out.sd / np.sqrt(out.tasks)
+
+    def wins(g: pd.Series) -> int:
+        return int((g > 0).sum())
+
+    out = tasks.groupby(by).gain.agg(mean="mean", sd="std", tasks="size", wins=wins)
+    t = stats.t.ppf(0.5 + level / 2, out.tasks - 1)
+    out["half"] = t * out.sd / np.sqrt(out.tasks)
     return out.drop(columns="sd").reset_index()
 
 
-def one_shot_losses(rows: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
-    """Accuracy of the pretrained model minus that of the truncated one without retraining, by reducer and rank: columns task, loss, half, runs.
+def one_shot_losses(rows: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
+    """Accuracy of the pretrained model minus that of the truncated one without retraining.
 
-    Per task the mean over seeds, with a t interval over them; task "all": the mean over tasks of those means, with a t interval over
-    tasks.
+    Columns task, method, rank, loss, half, runs. Per task the mean over seeds, with a t interval
+    over them; task "all": the mean over tasks of those means, with a t interval over tasks.
     """
-    part = rows[rows.arm == "one-shot"].assign(loss=lambda r: r.pretrained_accuracy - r.accuracy)
-    half = lambda g: stats.t.ppf(0.5 + level / 2, g.size - 1) * g.std() / np.sqrt(g.size) if g.size > 1 else np.nan  # noqa: E731
-    tasks = part.groupby(["reducer", "rank", "task"], sort=False).loss.agg(loss="mean", half=half, runs="size").reset_index()
-    overall = tasks.groupby(["reducer", "rank"], sort=False).loss.agg(loss="mean", half=half, runs="size").reset_index().assign(task="all")
-    return pd.concat([overall, tasks], ignore_index=True)[["task", "reducer", "rank", "loss", "half", "runs"]]
+    part = rows[rows.arm == "one-shot"]
+    part = part.assign(loss=part.pretrained_accuracy - part.accuracy)
+
+    def half(values: pd.Series) -> float:
+        return half_width(values, level)
+
+    by, columns = ["method", "rank"], {"loss": "mean", "half": half, "runs": "size"}
+    tasks = part.groupby([*by, "task"], sort=False).loss.agg(**columns).reset_index()
+    overall = tasks.groupby(by, sort=False).loss.agg(**columns).reset_index()
+    whole = pd.concat([overall.assign(task="all"), tasks], ignore_index=True)
+    return whole[["task", *by, "loss", "half", "runs"]]
 
 
 def correlations(rows: pd.DataFrame) -> dict[str, float]:
-    """Pearson's correlation of retrained with pretrained accuracy, truncated models: over all tasks, and inside them.
+    """Pearson's correlation of retrained with pretrained accuracy, over all tasks and inside them.
 
-    Inside: both accuracies minus their means over the seeds of a cell, so that easy and hard tasks do not count.
+    Of truncated models. Inside: both accuracies minus their means over the seeds of a cell, so that
+    easy and hard tasks do not count.
     """
     part = rows[rows.arm == "truncated"]
     both = ["pretrained_accuracy", "accuracy"]
     inside = part[both] - part.groupby(CELL, dropna=False)[both].transform("mean")
-    pick = lambda f: round(float(f.pretrained_accuracy.corr(f.accuracy)), 6)  # noqa: E731
-    return {"over_tasks": pick(part), "inside_tasks": pick(inside)}
+
+    def pearson(frame: pd.DataFrame) -> float:
+        return float(frame.pretrained_accuracy.corr(frame.accuracy))
+
+    return {"over_tasks": pearson(part), "inside_tasks": pearson(inside)}
+
+
+def with_milliseconds(cells: pd.DataFrame, scale: str) -> pd.DataFrame:
+    """The cells with a column milliseconds: forward, 32 sequences, one thread (`make bench`).
+
+    From results/bench/model.csv, by task, kind of poles and rank; nan where it was not measured.
+    """
+    times = pd.read_csv(ROOT / "results" / "bench" / "model.csv").query("scale == @scale")
+    return cells.merge(times.drop(columns="scale"), on=["task", "sharing", "rank"], how="left")

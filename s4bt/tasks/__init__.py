@@ -1,10 +1,12 @@
-"""The six tasks of the Long Range Arena behind one interface: `load(task, folder)` opens what `prepare.py` made, memory-mapped.
+"""The six tasks of the Long Range Arena behind one interface: `load(task, folder)` opens what
+`prepare.py` made, memory-mapped.
 
-x         (n, L) or, for pairs of documents, (n, 2, L): token numbers with 0 for padding (uint8, or uint16 if there are more than
-          255), or grey levels (uint8)
+x         (n, L) or, for pairs of documents, (n, 2, L): token numbers with 0 for padding (uint8, or
+          uint16 if there are more than 255), or grey levels (uint8)
 lengths   (n,) or (n, 2), int32
 y         (n,), int64
 """
+
 from __future__ import annotations
 
 import json
@@ -13,16 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from s4bt.config import TASK_NAMES as TASKS
 from s4bt.files import UserError
 
+TASKS = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Info:
-    """What a model must know of a task: vocabulary (0 for real samples), classes, documents per example, and how samples are
-    normalised; for the reader: the characters behind the tokens, whether the official splits share documents, notes on the source."""
+    """What a model must know of a task: vocabulary (0 for real samples), classes, documents per
+    example, and how samples are normalised; for the reader: the characters behind the tokens,
+    whether the official splits share documents, notes on the source.
+    """
 
     vocabulary: int
     classes: int
@@ -68,9 +72,18 @@ def load(task: str, folder: Path) -> Dataset:
     folder = Path(folder)
     try:
         info = Info(**json.loads((folder / "info.json").read_text()))
-        splits = {name: Split(*(np.load(folder / f"{name}.{part}.npy", mmap_mode="r") for part in ("x", "lengths", "y")))
-                  for name in SPLITS}
+        splits = {
+            name: Split(
+                *(
+                    np.load(folder / f"{name}.{part}.npy", mmap_mode="r")
+                    for part in ("x", "lengths", "y")
+                )
+            )
+            for name in SPLITS
+        }
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{task}: the arrays in {folder} are missing or not whole ({error}). "
-                        f"Make them again: dvc repro prepare@{task}") from error
+        raise UserError(
+            f"{task}: the arrays in {folder} are missing or not whole ({error}). "
+            f"Make them again: dvc repro prepare@{task}"
+        ) from error
     return Dataset(info, splits)

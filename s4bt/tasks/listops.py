@@ -1,10 +1,12 @@
-"""ListOps: evaluate a nested prefix expression of single digits, ten classes.  (Nangia & Bowman 2018; Tay et al. 2021)
+"""ListOps: evaluate a nested prefix expression of single digits, ten classes.  (Nangia & Bowman
+2018; Tay et al. 2021)
 
-Tokens: 0 padding, 1-10 the digits, 11-14 [MIN [MAX [MED [SM, 15 the closing bracket and, if asked for, 16 the end. MED is the integer
-part of the median, SM the sum modulo ten. Length counts tokens.
+Tokens: 0 padding, 1-10 the digits, 11-14 [MIN [MAX [MED [SM, 15 the closing bracket and, if asked
+for, 16 the end. MED is the integer part of the median, SM the sum modulo ten. Length counts tokens.
 
 Generated here, or read from basic_{train,val,test}.tsv of the official release.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -13,54 +15,73 @@ from pathlib import Path
 
 import numpy as np
 
-from s4bt.config import ListOpsData
 from s4bt.files import UserError
 from s4bt.tasks import Info
-from s4bt.tasks.prepare import Card, Store, chunks
-from s4bt.tasks.source import find, lines, open_release, pad
+from s4bt.tasks.options import ListOpsData
+from s4bt.tasks.prepare import Card
+from s4bt.tasks.releases import find, lines, open_release
+from s4bt.tasks.stores import Store, chunks
+from s4bt.tasks.tokens import pad
 
-CARD = Card(("generator in this file, the public one's distribution", "MIT (this project)"),
-            ("Long Range Arena, listops-1000", "Apache-2.0 (Long Range Arena)"), (96_000, 2_000, 2_000),
-            "lengths are those of params.yaml; officially 500 to 2000 tokens, 96,000 / 2,000 / 2,000 expressions",
-            "the official task; longer expressions are cut at max_length")
+CARD = Card(
+    ("generator in this file, the public one's distribution", "MIT (this project)"),
+    ("Long Range Arena, listops-1000", "Apache-2.0 (Long Range Arena)"),
+    (96_000, 2_000, 2_000),
+    "lengths are those of params.yaml; officially 500 to 2000 tokens, 96,000 / 2,000 / 2,000 "
+    "expressions",
+    "the official task; longer expressions are cut at max_length",
+)
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
 TOKENS = ["", *"0123456789", *OPERATORS, "]", "<end>"]
 CODE = {token: i for i, token in enumerate(TOKENS)}
 CLOSE, END = CODE["]"], CODE["<end>"]
-TREES = 2000        # trees drawn together
+TREES = 2000  # trees drawn together
 
 
 def reduce_children(operator: np.ndarray, arity: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Values of nodes whose children's values stand one after the other, `arity` of them each."""
     start = np.cumsum(arity) - arity
     owner = np.repeat(np.arange(len(arity)), arity)
-    ordered = np.sort(owner * 10 + values) % 10                                          # ascending inside each node
+    ordered = np.sort(owner * 10 + values) % 10  # ascending inside each node
     middle = (ordered[start + (arity - 1) // 2] + ordered[start + arity // 2]) // 2
-    return np.choose(operator, [ordered[start], ordered[start + arity - 1], middle, np.add.reduceat(values, start) % 10])
+    return np.choose(
+        operator,
+        [ordered[start], ordered[start + arity - 1], middle, np.add.reduceat(values, start) % 10],
+    )
 
 
 def trees(data: ListOpsData, chunk: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """TREES random trees, level by level; those of min_length < length < max_length as (tokens, lengths, values).
+    """TREES random trees, level by level; those of min_length < length < max_length as (tokens,
+    lengths, values).
 
-    The root, at depth 1, is an operator; a node above max_depth is one with probability operator_probability; an operator has 2 to
-    max_arguments arguments. A tree that has grown too long is dropped at once.
+    The root, at depth 1, is an operator; a node above max_depth is one with probability
+    operator_probability; an operator has 2 to max_arguments arguments. A tree that has grown too
+    long is dropped at once.
     """
     rng = np.random.default_rng([data.seed, chunk])
     tree, length, levels = np.arange(TREES), np.zeros(TREES, np.int64), []
     for depth in range(1, data.max_depth + 1):
-        is_operator = rng.random(len(tree)) < (1 if depth == 1 else data.operator_probability if depth < data.max_depth else 0)
+        is_operator = rng.random(len(tree)) < (
+            1 if depth == 1 else data.operator_probability if depth < data.max_depth else 0
+        )
         arity = np.where(is_operator, rng.integers(2, data.max_arguments + 1, len(tree)), 0)
-        symbol = np.where(is_operator, rng.integers(4, size=len(tree)), rng.integers(10, size=len(tree)))
+        symbol = np.where(
+            is_operator, rng.integers(4, size=len(tree)), rng.integers(10, size=len(tree))
+        )
         levels.append((tree, arity, symbol))
         length += np.bincount(tree, 1 + is_operator, TREES).astype(np.int64)
         arity[length[tree] >= data.max_length] = 0
         tree = np.repeat(tree, arity)
     kept = (length > data.min_length) & (length < data.max_length)
     row = np.cumsum(kept) - 1
-    levels = [(row[tree[keep]], arity[keep], symbol[keep]) for tree, arity, symbol in levels for keep in [kept[tree]]]
+    levels = [
+        (row[tree[keep]], arity[keep], symbol[keep])
+        for tree, arity, symbol in levels
+        for keep in [kept[tree]]
+    ]
 
     size, value, below = [], [], (np.empty(0, np.int64), np.empty(0, np.int64))
-    for _, arity, symbol in reversed(levels):                                            # from the leaves up
+    for _, arity, symbol in reversed(levels):  # from the leaves up
         inner = arity > 0
         s, v = np.ones(len(arity), np.int64), symbol.astype(np.int64)
         if inner.any():
@@ -70,19 +91,29 @@ def trees(data: ListOpsData, chunk: int) -> tuple[np.ndarray, np.ndarray, np.nda
         size.insert(0, s)
         value.insert(0, v)
 
-    x, place = np.zeros((int(kept.sum()), data.max_length), np.uint8), np.zeros(int(kept.sum()), np.int64)
-    for (tree, arity, symbol), s, inner_size in zip(levels, size, [*size[1:], np.empty(0, np.int64)]):    # from the root down
+    x, place = (
+        np.zeros((int(kept.sum()), data.max_length), np.uint8),
+        np.zeros(int(kept.sum()), np.int64),
+    )
+    for (tree, arity, symbol), s, inner_size in zip(
+        levels, size, [*size[1:], np.empty(0, np.int64)]
+    ):  # from the root down
         inner = arity > 0
         x[tree, place] = np.where(inner, CODE["[MIN"], CODE["0"]) + symbol
         x[tree[inner], (place + s - 1)[inner]] = CLOSE
         before = np.cumsum(inner_size) - inner_size
-        first = np.repeat(before[(np.cumsum(arity) - arity)[inner]] if len(before) else before, arity[inner])
+        first = np.repeat(
+            before[(np.cumsum(arity) - arity)[inner]] if len(before) else before, arity[inner]
+        )
         place = np.repeat(place[inner] + 1, arity[inner]) + before - first
     return x, length[kept].astype(np.int32), value[0] if len(value) else np.empty(0, np.int64)
 
 
 def parse(text: str, data: ListOpsData) -> np.ndarray:
-    """Codes of an expression of the official release: brackets ( and ) dropped, cut at max_length.  Raises ValueError."""
+    """Codes of an expression of the official release: brackets ( and ) dropped, cut at max_length.
+
+    Raises ValueError.
+    """
     tokens = text.replace("(", " ").replace(")", " ").split()
     if unknown := set(tokens) - set(TOKENS[1:-1]):
         raise ValueError(f"unknown token {sorted(unknown)[0]!r}")
@@ -93,8 +124,10 @@ def parse(text: str, data: ListOpsData) -> np.ndarray:
         if depth < 0 or (depth == 0 and number < len(tokens)):
             raise ValueError(f"brackets are unbalanced at token {number}, {token!r}")
     if depth or not tokens:
-        raise ValueError(f"{depth} brackets are not closed at the end of the line, which may have been cut")
-    return np.array([CODE[t] for t in tokens[:data.max_length]], np.uint8)
+        raise ValueError(
+            f"{depth} brackets are not closed at the end of the line, which may have been cut"
+        )
+    return np.array([CODE[t] for t in tokens[: data.max_length]], np.uint8)
 
 
 def read(path: Path, data: ListOpsData) -> Iterator[tuple[np.ndarray, int]]:
@@ -102,12 +135,18 @@ def read(path: Path, data: ListOpsData) -> Iterator[tuple[np.ndarray, int]]:
     for number, text in lines(path):
         if number == 1:
             if text != "Source\tTarget":
-                raise UserError(f"{path}, line 1: expected the header 'Source<TAB>Target', found {text[:60]!r}. Is it the ListOps TSV?")
+                raise UserError(
+                    f"{path}, line 1: expected the header 'Source<TAB>Target', found "
+                    f"{text[:60]!r}. Is it the ListOps TSV?"
+                )
             continue
         fields = text.split("\t")
         try:
             if len(fields) != 2 or fields[1] not in tuple("0123456789"):
-                raise ValueError(f"expected an expression, a tab and a digit, found {len(fields)} columns ending in {fields[-1][-20:]!r}")
+                raise ValueError(
+                    f"expected an expression, a tab and a digit, found {len(fields)} columns "
+                    f"ending in {fields[-1][-20:]!r}"
+                )
             yield parse(fields[0], data), int(fields[1])
         except ValueError as error:
             raise UserError(f"{path}, line {number}: {error}. Get the file again") from error
@@ -120,16 +159,32 @@ def build(data: ListOpsData, raw: Path, store: Store) -> Info:
     info = Info(len(TOKENS) - 1 + data.end_token, 10)
     if data.source:
         root = open_release(data, raw)
-        paths = find(root, {name: f"basic_{name}.tsv" for name in data.sizes()}, "ListOps of the Long Range Arena")
-        return dataclasses.replace(info, notes=store.read_official(
-            {name: read(path, data) for name, path in paths.items()}, lambda rows: pad(rows, width, END * data.end_token)))
+        paths = find(
+            root,
+            {name: f"basic_{name}.tsv" for name in data.sizes()},
+            "ListOps of the Long Range Arena",
+        )
+        return dataclasses.replace(
+            info,
+            notes=store.read_official(
+                {name: read(path, data) for name, path in paths.items()},
+                lambda rows: pad(rows, width, END * data.end_token),
+            ),
+        )
     fruitless = 0
     for x, lengths, y in chunks(trees, data, store):
-        x, lengths = pad([row[:n] for row, n in zip(x, lengths)], width, END * data.end_token) if len(x) else (x[:, :0], lengths)
+        x, lengths = (
+            pad([row[:n] for row, n in zip(x, lengths)], width, END * data.end_token)
+            if len(x)
+            else (x[:, :0], lengths)
+        )
         fruitless = 0 if store.deal(x, lengths, y) else fruitless + 1
         if fruitless == 50:
-            raise UserError(f"listops: {50 * TREES:,} expressions in a row were too short, too long or known already; {store.missing} of "
-                            f"{sum(data.sizes().values())} are missing. Widen min_length and max_length, or ask for fewer examples")
+            raise UserError(
+                f"listops: {50 * TREES:,} expressions in a row were too short, too long or known "
+                f"already; {store.missing} of {sum(data.sizes().values())} are missing. Widen "
+                "min_length and max_length, or ask for fewer examples"
+            )
     return info
 
 

@@ -1,13 +1,15 @@
 """Retrieval: two documents, two classes.  (Tay et al. 2021)
 
-With a source, the official task: does one paper cite the other? Pairs of the ACL Anthology Network, read from
-new_aan_pairs.{train,eval,test}.tsv. Its splits share papers, though not pairs.
+With a source, the official task: does one paper cite the other? Pairs of the ACL Anthology Network,
+read from new_aan_pairs.{train,eval,test}.tsv. Its splits share papers, though not pairs.
 
-Without one: do two passages come from texts of the same licence? Texts of the PyPI package licensedcode-data (ScanCode,
-CC-BY-4.0): licences and rules, each with the key of its licence; the papers are in no package. White space is collapsed, texts that
-differ only in it or in case are one, and every text belongs to one split. A passage is cut at random from a text; the two of a
-positive pair come from different texts of one licence.
+Without one: do two passages come from texts of the same licence? Texts of the PyPI package
+licensedcode-data (ScanCode, CC-BY-4.0): licences and rules, each with the key of its licence; the
+papers are in no package. White space is collapsed, texts that differ only in it or in case are one,
+and every text belongs to one split. A passage is cut at random from a text; the two of a positive
+pair come from different texts of one licence.
 """
+
 from __future__ import annotations
 
 import itertools
@@ -18,34 +20,54 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from s4bt.config import RetrievalData
 from s4bt.files import UserError
 from s4bt.tasks import Info
-from s4bt.tasks.prepare import Card, Store, open_wheel
-from s4bt.tasks.source import Coder, find, lines, open_release
+from s4bt.tasks.options import RetrievalData
+from s4bt.tasks.prepare import Card, open_wheel
+from s4bt.tasks.releases import find, lines, open_release
+from s4bt.tasks.stores import Store
+from s4bt.tasks.tokens import Coder
 
-CARD = Card(("licensedcode-data 32.1.0, texts of software licences", "CC-BY-4.0 (ScanCode)"),
-            ("ACL Anthology Network pairs of the Long Range Arena", "of each paper's authors; see the release"), (147_086, 18_090, 17_437),
-            "two passages, one licence? Officially: does one of two papers cite the other, 4000 characters each",
-            "the official task; papers are cut at `length`", "licensedcode-data")
-FILES = {"train": "new_aan_pairs.train.tsv", "val": "new_aan_pairs.eval.tsv", "test": "new_aan_pairs.test.tsv"}
+CARD = Card(
+    ("licensedcode-data 32.1.0, texts of software licences", "CC-BY-4.0 (ScanCode)"),
+    (
+        "ACL Anthology Network pairs of the Long Range Arena",
+        "of each paper's authors; see the release",
+    ),
+    (147_086, 18_090, 17_437),
+    "two passages, one licence? Officially: does one of two papers cite the other, 4000 "
+    "characters each",
+    "the official task; papers are cut at `length`",
+    "licensedcode-data",
+)
+FILES = {
+    "train": "new_aan_pairs.train.tsv",
+    "val": "new_aan_pairs.eval.tsv",
+    "test": "new_aan_pairs.test.tsv",
+}
 COLUMNS = ("label", "id1", "id2", "text1", "text2")
 
 
 def licence_texts(raw: Path, minimum: int) -> dict[str, list[bytes]]:
-    """Distinct texts of at least `minimum` bytes by licence key. Rules that combine licences are left out, and
-    so are texts that stand under two keys."""
+    """Distinct texts of at least `minimum` bytes by licence key. Rules that combine licences are
+    left out, and so are texts that stand under two keys."""
     found: dict[str, bytes] = {}
     keys = defaultdict(set)
     with open_wheel(raw, "licensedcode-data") as wheel:
         for name in sorted(wheel.namelist()):
-            if not name.startswith("licensedcode/data/") or not name.endswith((".LICENSE", ".RULE")):
+            if not name.startswith("licensedcode/data/") or not name.endswith(
+                (".LICENSE", ".RULE")
+            ):
                 continue
             parts = wheel.read(name).decode("utf-8").split("---\n", 2)
             if len(parts) != 3 or len(parts[2]) < minimum:
                 continue
             _, front, text = parts
-            lines = [line for line in front.splitlines() if line.startswith(("key:", "license_expression:"))]
+            lines = [
+                line
+                for line in front.splitlines()
+                if line.startswith(("key:", "license_expression:"))
+            ]
             key = yaml.safe_load("\n".join(lines)).popitem()[1] if lines else ""
             text = " ".join(text.split())
             if key and " " not in key and len(text.encode()) >= minimum:
@@ -53,7 +75,7 @@ def licence_texts(raw: Path, minimum: int) -> dict[str, list[bytes]]:
                 keys[text.lower()].add(key)
     groups = defaultdict(list)
     for same, text in found.items():
-        if len(keys[same]) == 1:                                     # a text that states two licences proves nothing
+        if len(keys[same]) == 1:  # a text that states two licences proves nothing
             groups[keys[same].pop()].append(text)
     return dict(groups)
 
@@ -61,14 +83,22 @@ def licence_texts(raw: Path, minimum: int) -> dict[str, list[bytes]]:
 def passage(text: bytes, length: int, rng: np.random.Generator) -> bytes:
     """`length` bytes of a text, from a random place."""
     start = int(rng.integers(len(text) - length + 1))
-    return text[start:start + length]
+    return text[start : start + length]
 
 
-def pairs(groups: dict[str, list[bytes]], keys: list[str], count: int, length: int, taken: set[bytes],
-          rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`count` pairs (x, lengths, y), half of them of one licence; licences are drawn evenly from `keys`, for both labels alike.
+def pairs(
+    groups: dict[str, list[bytes]],
+    keys: list[str],
+    count: int,
+    length: int,
+    taken: set[bytes],
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`count` pairs (x, lengths, y), half of them of one licence; licences are drawn evenly from
+    `keys`, for both labels alike.
 
-    taken: passages of other splits, which are not drawn (phrases that two texts share); those drawn here are added.
+    taken: passages of other splits, which are not drawn (phrases that two texts share); those drawn
+    here are added.
     """
     x, y, own = np.zeros((count, 2, length), np.uint8), np.arange(count, dtype=np.int64) % 2, set()
     for row, label in zip(x, y):
@@ -77,7 +107,10 @@ def pairs(groups: dict[str, list[bytes]], keys: list[str], count: int, length: i
                 texts = groups[keys[rng.integers(len(keys))]]
                 a, b = (texts[i] for i in rng.choice(len(texts), 2, replace=False))
             else:
-                a, b = (groups[keys[i]][rng.integers(len(groups[keys[i]]))] for i in rng.choice(len(keys), 2, replace=False))
+                a, b = (
+                    groups[keys[i]][rng.integers(len(groups[keys[i]]))]
+                    for i in rng.choice(len(keys), 2, replace=False)
+                )
             cuts = {passage(a, length, rng), passage(b, length, rng)}
             if len(cuts) == 2 and not cuts & taken:
                 break
@@ -91,16 +124,24 @@ def pairs(groups: dict[str, list[bytes]], keys: list[str], count: int, length: i
 def licences(data: RetrievalData, raw: Path, store: Store) -> Info:
     """Deal the texts of every licence to the splits, then draw pairs inside each split.
 
-    Only licences with data.texts texts in every split take part, so that a single passage tells nothing of the label.
+    Only licences with data.texts texts in every split take part, so that a single passage tells
+    nothing of the label.
     """
     rng = np.random.default_rng(data.seed)
     dealt: dict[str, dict[str, list[bytes]]] = {name: defaultdict(list) for name in data.sizes()}
     for key, texts in sorted(licence_texts(raw, data.length).items()):
         for i in rng.permutation(len(texts)):
             dealt[str(rng.choice(list(dealt), p=[0.6, 0.15, 0.25]))][key].append(texts[i])
-    keys = sorted(k for k in dealt["train"] if all(len(texts.get(k, ())) >= data.texts for texts in dealt.values()))
+    keys = sorted(
+        k
+        for k in dealt["train"]
+        if all(len(texts.get(k, ())) >= data.texts for texts in dealt.values())
+    )
     if len(keys) < 2:
-        raise UserError(f"retrieval: only {len(keys)} licences have {data.texts} texts in every split; ask for fewer or shorter texts")
+        raise UserError(
+            f"retrieval: only {len(keys)} licences have {data.texts} texts in every split; ask "
+            "for fewer or shorter texts"
+        )
     taken: set[bytes] = set()
     store.create((2, data.length))
     for name, size in data.sizes().items():
@@ -109,13 +150,22 @@ def licences(data: RetrievalData, raw: Path, store: Store) -> Info:
 
 
 def read(path: Path) -> Iterator[tuple[int, str, str, str, str]]:
-    """The rows of one TSV file of the release: tabs separate, quotes mean nothing, a paper stands on one line."""
+    """The rows of one TSV file of the release: tabs separate, quotes mean nothing,
+    a paper stands on one line.
+    """
     for number, text in lines(path):
         fields = text.split("\t")
-        if len(fields) != len(COLUMNS) or fields[0] not in ("0", "1") or "" in fields or "\0" in text:
-            raise UserError(f"{path}, line {number}: expected {len(COLUMNS)} columns {', '.join(COLUMNS)} with label 0 or 1 and no zero "
-                            f"byte, found {len(fields)} beginning with {text[:40]!r}. If it is the last line, the file "
-                            "was cut: get it again")
+        if (
+            len(fields) != len(COLUMNS)
+            or fields[0] not in ("0", "1")
+            or "" in fields
+            or "\0" in text
+        ):
+            raise UserError(
+                f"{path}, line {number}: expected {len(COLUMNS)} columns {', '.join(COLUMNS)} "
+                f"with label 0 or 1 and no zero byte, found {len(fields)} beginning with "
+                f"{text[:40]!r}. If it is the last line, the file was cut: get it again"
+            )
         yield int(fields[0]), *fields[1:]
 
 
@@ -144,7 +194,10 @@ def papers(data: RetrievalData, raw: Path, store: Store) -> Info:
     coder = Coder(data, distinct())
     store.create((2, data.length), coder.dtype)
     notes = store.read_official({name: rows(name) for name in paths}, encode)
-    notes += [f"{len(ids[a] & ids[b])} papers of {a} are in {b}, too" for a, b in itertools.combinations(ids, 2)]
+    notes += [
+        f"{len(ids[a] & ids[b])} papers of {a} are in {b}, too"
+        for a, b in itertools.combinations(ids, 2)
+    ]
     return Info(coder.vocabulary, 2, documents=2, symbols=coder.symbols, shared=True, notes=notes)
 
 

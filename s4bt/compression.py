@@ -1,0 +1,239 @@
+"""Truncating every DSS layer of a whole model.
+
+    small, report = compress(model, 8, "weighted", calibration=sequences)
+
+Layers are reduced from the input on, and what a layer receives is measured behind the truncated
+ones before it.
+
+u   (B, H, L)    what passes between the blocks, of the calibration sequences
+S   (H, L + 1)   spectrum of a layer's inputs, the mean over sequences of |rfft(u, 2L)|^2
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s4bt.nn.dss import DSS
+from s4bt.nn.s4 import Block, S4Model, with_layers
+from s4bt.reduction.methods import Method, method_named, reduce
+from s4bt.reduction.projection import check_rank
+from s4bt.reduction.quality import Reference, error_row, reference
+from s4bt.reduction.ranks import Rule
+from s4bt.reduction.systems import UnstableSystem
+
+# Relative error that storing and evaluating a kernel in float32 may add; fits take it into account.
+FLOAT32_ROUNDING = 2.0**-22
+AT_ONCE = 64  # calibration sequences that pass through a layer together
+
+Sequences = tuple[Tensor, Tensor | None]
+
+
+def checked_calibration(model: S4Model, calibration: Any) -> Sequences:
+    """Sequences (B, L) and lengths (B,) or None, on the model's device, documents one by one.
+
+    calibration: x, or (x, lengths), as `S4Model.forward` takes them.
+    Raises ValueError if they do not fit the model.
+    """
+    pair = isinstance(calibration, tuple | list)
+    x, lengths = calibration if pair else (calibration, None)
+    fits = x.dim() == model.documents + 1 and x.shape[-1] >= 2
+    if not fits or (model.documents == 2 and x.shape[1] != 2):
+        wanted = "(B, L)" if model.documents == 1 else "(B, 2, L)"
+        raise ValueError(
+            f"a calibration batch for this model has shape {wanted} with L >= 2, not "
+            f"{tuple(x.shape)}"
+        )
+    if not len(x):
+        raise ValueError(f"the calibration batch is empty: shape {tuple(x.shape)}")
+    if lengths is not None:
+        within = lengths.shape == x.shape[:-1] and int(lengths.min()) >= 1
+        if not within or int(lengths.max()) > x.shape[-1]:
+            raise ValueError(
+                f"lengths of the calibration batch must have shape {tuple(x.shape[:-1])} and lie "
+                "in "
+                f"1..{x.shape[-1]}"
+            )
+    if model.vocabulary and (
+        x.is_floating_point() or int(x.min()) < 0 or int(x.max()) >= model.vocabulary
+    ):
+        raise ValueError(
+            f"this model reads token numbers 0..{model.vocabulary - 1}; the calibration batch "
+            "holds "
+            f"{x.dtype} from {float(x.min()):g} to {float(x.max()):g}"
+        )
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).sum())
+        raise ValueError(f"{bad} of {x.numel()} samples of the calibration batch are not finite")
+    device = next(model.parameters()).device
+    x, lengths = x.to(device), None if lengths is None else lengths.to(device)
+    if model.documents == 2:
+        x, lengths = x.flatten(0, 1), None if lengths is None else lengths.flatten()
+    return x, lengths
+
+
+def spectrum(u: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """S (H, L + 1), float64: mean over the batch of |rfft(u, 2L)|^2 of the samples before the
+    padding.
+    """
+    L = u.shape[-1]
+    total = torch.zeros(u.shape[1], L + 1, dtype=torch.float64, device=u.device)
+    for start in range(0, len(u), AT_ONCE):
+        part = u[start : start + AT_ONCE]
+        if lengths is not None:
+            inside = torch.arange(L, device=u.device) < lengths[start : start + AT_ONCE, None]
+            part = part * inside[:, None]
+        total = total + torch.fft.rfft(part, 2 * L).abs().double().square().sum(0)
+    return total / len(u)
+
+
+def through(block: Block, u: Tensor) -> Tensor:
+    """block(u), a few sequences at a time: calibration batches are larger than those of
+    training.
+    """
+    return torch.cat([block(part) for part in u.split(AT_ONCE)])
+
+
+@torch.no_grad()
+def input_spectra(model: S4Model, sequences: Sequences) -> list[Tensor]:
+    """`spectrum` of what every DSS layer receives, documents one by one, in evaluation mode."""
+    quiet = copy.deepcopy(model).eval()
+    x, lengths = sequences
+    u, found = quiet.encode(x), []
+    for block in quiet.blocks:
+        found.append(spectrum(block.dss_input(u), lengths))
+        u = through(block, u)
+    return found
+
+
+def ranks_of(
+    model: S4Model, rank: int | Sequence[int] | Rule, sequences: Sequences | None
+) -> list[int]:
+    """One rank for every layer, by a number, one for each, or a rule of `s4bt.reduction.ranks`."""
+    layers = model.dss_layers()
+    if callable(rank):
+        for number, dss in enumerate(layers):
+            if not bool(dss.to_lti().stable().all()):
+                raise UnstableSystem(
+                    f"layer {number}: rank rules need strictly stable poles; give the ranks as "
+                    "numbers"
+                )
+        spectra = None if sequences is None else input_spectra(model, sequences)
+        rank = rank([dss.to_lti().discretize(dss.dt()) for dss in layers], spectra)
+    ranks = [rank] * len(layers) if isinstance(rank, Integral) else list(rank)  # type: ignore
+    if len(ranks) != len(layers):
+        raise ValueError(f"{len(ranks)} ranks for {len(layers)} layers")
+    return [int(r) if isinstance(r, Integral) and not isinstance(r, bool) else r for r in ranks]
+
+
+def measured_options(method: Method, received: Tensor | None) -> dict[str, Any]:
+    """What a method wants to know of a layer's inputs, as far as there is a calibration."""
+    known: dict[str, Any] = {"rounding": FLOAT32_ROUNDING}
+    if received is not None:
+        known |= {"spectrum": received, "length": received.shape[-1] - 1}
+    return {name: known[name] for name in method.measures if name in known}
+
+
+@contextmanager
+def of_layer(number: int) -> Iterator[None]:
+    """Put the layer's number in front of what is raised inside."""
+    try:
+        yield
+    except UnstableSystem as error:
+        raise UnstableSystem(f"layer {number}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"layer {number}: {error}") from error
+
+
+def _compressed_layer(
+    dss: DSS, rank: int, method: Method, received: Tensor | None, options: dict, against: Reference
+) -> tuple[DSS, dict[str, float]]:
+    """A layer reduced to `rank` modes, and `error_row` of it."""
+    check_rank(rank, dss.state)
+    given = measured_options(method, received) | options
+    reduced = reduce(dss.to_lti(), rank, method.name, dss.dt(), **given)
+    layer = DSS.from_lti(reduced, dss)
+    stored = replace(layer.to_lti(), feedthrough=(layer.D - dss.D).double())
+    return layer, error_row(against, reduced, stored, dss.dt(), received)
+
+
+@torch.no_grad()
+def compress(
+    model: S4Model,
+    rank: int | Sequence[int] | Rule,
+    method: str = "bt-discrete",
+    calibration: Any = None,
+    references: dict | None = None,
+    **options: Any,
+) -> tuple[S4Model, list[dict]]:
+    """Truncate every DSS layer of a model.
+
+    Parameters
+    ----------
+    model : S4Model
+        Stays as it is.
+    rank : int, one int per layer, or a rule of `s4bt.reduction.ranks`
+        Modes to keep.
+    method : str
+        A key of `s4bt.METHODS`.
+    calibration : x or (x, lengths), optional
+        Sequences, as `S4Model.forward` takes them; never test data. Methods that look at a layer's
+        inputs need them.
+    references : dict, optional
+        Keeps, for the next rank with the same model and method, what does not depend on the rank.
+    **options
+        Those of `s4bt.reduce`, but for the steps dt, which are the layers'.
+
+    Returns
+    -------
+    model : S4Model
+        A new one.
+    report : list of dict
+        One row per layer: layer, rank, and what `s4bt.reduction.quality.error_row` says of the new
+        layer as it is stored, in float32: bound, lower limit (first discarded value), measured
+        H-infinity, H2 and output errors.
+
+    Raises
+    ------
+    ValueError, UnstableSystem
+        If a rank is not in 1..N, the calibration does not fit or the method refuses the layer; with
+        the layer's number.
+
+    Examples
+    --------
+    >>> from s4bt import S4Model, compress
+    >>> small, report = compress(S4Model(vocabulary=10, classes=2, width=4, state=8), 2)
+    >>> [layer.state for layer in small.dss_layers()]
+    [2, 2]
+    """
+    entry = method_named(method)
+    if "dt" in options:
+        raise ValueError("the steps are those of the layers; compress takes no dt")
+    sequences = None if calibration is None else checked_calibration(model, calibration)
+    ranks, old = ranks_of(model, rank, sequences), model.dss_layers()
+    known = {} if references is None else references
+    new, report = with_layers(model, copy.deepcopy(old)).eval(), []
+    u = None if sequences is None else new.encode(sequences[0])
+    for number, (dss, r) in enumerate(zip(old, ranks, strict=True)):
+        block = new.blocks[number]
+        with of_layer(number):
+            received = None
+            if u is not None and sequences is not None:
+                received = spectrum(block.dss_input(u), sequences[1])  # type: ignore
+            check_rank(r, dss.state)
+            if (number, method) not in known:
+                known[number, method] = reference(dss.to_lti(), entry, dss.dt())
+            layer, row = _compressed_layer(dss, r, entry, received, options, known[number, method])
+        block.dss = layer
+        report.append({"layer": number, "rank": r, **row})
+        u = None if u is None else through(block, u)  # type: ignore
+    for before, after in zip(model.modules(), new.modules(), strict=True):
+        after.training = before.training
+    return new, report

@@ -1,0 +1,19 @@
+"""What the lessons share.
+
+checks     whether an exercise is solved, and solutions that begin where their lesson ends
+pictures   the style, and a slider that travels inside a page
+physics    masses and springs, a heated rod
+models     trained layers and networks of the study, and examples of two tasks
+"""
+
+from s4bt.lazy import attach
+
+_HOMES = {
+    "checks": ["check", "run_lesson"],
+    "pictures": ["slider", "use_style"],
+    "physics": ["chain", "modes", "rod"],
+    "models": ["examples", "layer", "lti", "network"],
+}
+__getattr__, __dir__, __all__ = attach(
+    __name__, {name: f"s4bt.course.{file}" for file, names in _HOMES.items() for name in names}
+)

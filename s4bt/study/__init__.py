@@ -1,0 +1,11 @@
+"""The pipeline: what the notebooks of notebooks/pipeline share.
+
+places, locks, config               where things are, one writer at a time, params.yaml
+batches, devices, checkpoints       examples as tensors; where a run happens; going on from a file
+train                               the training loop
+runner                              runs over Dask, resumable
+experiments                         what runs have in common
+pretraining, truncation, retraining the runs of each phase
+statistics, figures                 intervals and paired gains; the study's figures
+notebook, multi_device              a stage; one run on several devices
+"""

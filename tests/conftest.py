@@ -1,12 +1,19 @@
 """Fixtures and strategies of the tests."""
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from s4bt.lti import DiagonalLTI
+from s4bt.reduction.systems import DiagonalLTI
 
-settings.register_profile("s4bt", deadline=None, max_examples=25, derandomize=True, suppress_health_check=list(HealthCheck))
+settings.register_profile(
+    "s4bt",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
 settings.load_profile("s4bt")
 
 

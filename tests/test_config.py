@@ -1,11 +1,13 @@
 """params.yaml: every scale is valid, every mistake is named with its line."""
+
 import re
 
 import pytest
 import yaml
 
-from s4bt.config import PARAMS, SCALES, TASK_NAMES, load_scale, load_task
 from s4bt.files import UserError, atomic_path, digest
+from s4bt.study.config import PARAMS, SCALES, load_scale, load_task
+from s4bt.tasks import TASKS
 
 TEXT = PARAMS.read_text()
 
@@ -25,34 +27,63 @@ def test_the_larger_scales_climb_the_whole_ladder():
 
 
 def changed(tmp_path, old, new, count=1):
-    """params.yaml with one place changed inside the section of scale laptop, and that line's number."""
+    """params.yaml with one place changed inside the section of scale laptop,
+    and that line's number.
+    """
     start = TEXT.index("\nlaptop:")
     assert old in TEXT[start:]
     text = TEXT[:start] + TEXT[start:].replace(old, new, count)
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    return path, text[:text.index(new, start)].count("\n") + 1
+    return path, text[: text.index(new, start)].count("\n") + 1
 
 
-@pytest.mark.parametrize("old, new, message", [
-    ("evaluations: 8", "evalutions: 8", "unknown key"),
-    ("steps: 1000", "steps: -3", r"greater than or equal to 1 \(got -3\)"),
-    ("steps: 1000", "steps: many", r"valid integer.*\(got 'many'\)"),
-    ("norm: batch", "norm: group", "'batch' or 'layer'"),
-    ("lr: [0.01]", "lr: []", "at least 1 item"),
-    ("ranks: [2, 4, 8, 16]", "ranks: [2, 4, 16, 128]", r"rank 128 is above the state dimension N = 64 of task listops"),
-    ("ranks: [2, 4, 16]", "ranks: [2, 4, 32]", r"ranks \[32\] are retrained but not truncated: add them to one_shot.ranks"),
-    ("reducers: [bt-shared, weighted]", "reducers: [weighted, weighted]", r"holds a value twice"),
-    ("ranks: [2, 4, 16]", "ranks: [2, 0, 4]", r"greater than or equal to 1 \(got 0\)"),
-    ("baseline_ranks: [4]", "baseline_ranks: [128]", r"rank 128 is above the state dimension N = 64 of task listops"),
-    ("seeds: [0, 1, 2]", "seeds: [0, 0]", r"seeds \[0, 0\] holds a value twice"),
-    ("lr_rank: 4", "lr_rank: 5", "lr_rank 5 is not one of the ranks"),
-    ("dt_max: 1.0", "dt_max: 0.0001", "dt_min 0.001 is above dt_max 0.0001"),
-    ("max_length: 64", "max_length: 9", "no length lies between min_length 8 and max_length 9"),
-    ("batch: 32", "batch: 32000", "task listops: a batch is larger than the 20000 training examples"),
-    ("reducers: [bt-shared, weighted]", "reducers: [bt-best]", "'bt-shared', 'bt-channel', .* or 'weighted'"),
-    ("  listops:", "  listop:", "unknown key"),
-])
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("evaluations: 8", "evalutions: 8", "unknown key"),
+        ("steps: 1000", "steps: -3", r"greater than or equal to 1 \(got -3\)"),
+        ("steps: 1000", "steps: many", r"valid integer.*\(got 'many'\)"),
+        ("norm: batch", "norm: group", "'batch' or 'layer'"),
+        ("lr: [0.01]", "lr: []", "at least 1 item"),
+        (
+            "ranks: [2, 4, 8, 16]",
+            "ranks: [2, 4, 16, 128]",
+            r"rank 128 is above the state dimension N = 64 of task listops",
+        ),
+        (
+            "ranks: [2, 4, 16]",
+            "ranks: [2, 4, 32]",
+            r"ranks \[32\] are retrained but not truncated: add them to one_shot.ranks",
+        ),
+        (
+            "methods: [bt-shared, weighted]",
+            "methods: [weighted, weighted]",
+            r"holds a value twice",
+        ),
+        ("ranks: [2, 4, 16]", "ranks: [2, 0, 4]", r"greater than or equal to 1 \(got 0\)"),
+        (
+            "baseline_ranks: [4]",
+            "baseline_ranks: [128]",
+            r"rank 128 is above the state dimension N = 64 of task listops",
+        ),
+        ("seeds: [0, 1, 2]", "seeds: [0, 0]", r"seeds \[0, 0\] holds a value twice"),
+        ("lr_rank: 4", "lr_rank: 5", "lr_rank 5 is not one of the ranks"),
+        ("dt_max: 1.0", "dt_max: 0.0001", "dt_min 0.001 is above dt_max 0.0001"),
+        ("max_length: 64", "max_length: 9", "no length lies between min_length 8 and max_length 9"),
+        (
+            "batch: 32",
+            "batch: 32000",
+            "task listops: a batch is larger than the 20000 training examples",
+        ),
+        (
+            "methods: [bt-shared, weighted]",
+            "methods: [bt-best]",
+            "one of bt-shared, bt-channel, .*, weighted",
+        ),
+        ("  listops:", "  listop:", "unknown key"),
+    ],
+)
 def test_mistakes_are_named_with_file_line_and_key(tmp_path, old, new, message):
     path, line = changed(tmp_path, old, new)
     with pytest.raises(UserError) as caught:
@@ -60,13 +91,21 @@ def test_mistakes_are_named_with_file_line_and_key(tmp_path, old, new, message):
     text = str(caught.value)
     assert re.search(message, text), text
     numbers = [int(n) for n in re.findall(r"params\.yaml, line (\d+)", text)]
-    start = path.read_text()[:path.read_text().index("\nlaptop:")].count("\n") + 2
-    grid = path.read_text()[:path.read_text().index("  grid:", path.read_text().index("\nlaptop:"))].count("\n") + 1
-    assert line in numbers or numbers in ([start], [grid])           # rules about a whole section name its first line
+    start = path.read_text()[: path.read_text().index("\nlaptop:")].count("\n") + 2
+    grid = (
+        path.read_text()[
+            : path.read_text().index("  grid:", path.read_text().index("\nlaptop:"))
+        ].count("\n")
+        + 1
+    )
+    assert line in numbers or numbers in (
+        [start],
+        [grid],
+    )  # rules about a whole section name its first line
 
 
 def test_unknown_names_list_the_known_ones(tmp_path):
-    with pytest.raises(UserError, match="unknown task 'speech'. Use one of: " + ", ".join(TASK_NAMES)):
+    with pytest.raises(UserError, match="unknown task 'speech'. Use one of: " + ", ".join(TASKS)):
         load_task("laptop", "speech")
     with pytest.raises(UserError, match="no scale 'huge'. Use one of: quick, laptop, study, paper"):
         load_scale("huge")

@@ -1,21 +1,25 @@
 """The DSS layer against the published formula, its own recurrence and its LTI twin."""
+
 import numpy as np
 import pytest
 import torch
 
-from s4bt.dss import DSS, skew_hippo
-from s4bt.lti import DiagonalLTI, UnstableSystem
-from s4bt.powers import power_sum
+from s4bt.nn.dss import DSS, skew_hippo
+from s4bt.reduction.powers import power_sum
+from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
 
 KINDS = [("exp", "tied"), ("exp", "per-channel"), ("softmax", "tied"), ("softmax", "per-channel")]
 
 
-def layer(version="exp", poles="tied", H=3, N=6, L=40, **options):
-    return DSS(H, N, version, poles, length=L, **options).double()
+def layer(version="exp", sharing="tied", H=3, N=6, L=40, **options):
+    return DSS(H, N, version, sharing, length=L, **options).double()
 
 
 def formula(dss, L):
-    """Gupta et al. 2022, prop. 1, written plainly with an (H, N, L) array; softmax as a softmax over positions."""
+    """Proposition 1 of Gupta et al. 2022, written plainly with an (H, N, L) array.
+
+    Softmax as a softmax over positions.
+    """
     Lambda, dt = dss.Lambda(), dss.log_dt.exp()[:, None]
     W = torch.view_as_complex(dss.W)
     P = (Lambda * dt)[..., None] * torch.arange(L, dtype=torch.float64)
@@ -35,17 +39,17 @@ def test_skew_hippo_is_the_spectrum_of_its_matrix():
     assert np.allclose(skew_hippo(N).imag, expected) and (skew_hippo(N).real == -0.5).all()
 
 
-@pytest.mark.parametrize("version, poles", KINDS)
+@pytest.mark.parametrize("version, sharing", KINDS)
 @pytest.mark.parametrize("length", [40, 37, 1])
-def test_the_split_kernel_is_the_formula(version, poles, length):
-    dss = layer(version, poles, L=length)
+def test_the_split_kernel_is_the_formula(version, sharing, length):
+    dss = layer(version, sharing, L=length)
     assert torch.allclose(dss.kernel(length), formula(dss, length), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("version, poles", KINDS)
-def test_two_steps_scale_real_and_imaginary_parts_apart(version, poles):
-    dss = layer(version, poles, steps="two")
-    same = layer(version, poles)
+@pytest.mark.parametrize("version, sharing", KINDS)
+def test_two_steps_scale_real_and_imaginary_parts_apart(version, sharing):
+    dss = layer(version, sharing, separate_dt=True)
+    same = layer(version, sharing)
     with torch.no_grad():
         for name in ("Lambda_re", "Lambda_im", "W", "D"):
             getattr(same, name).copy_(getattr(dss, name))
@@ -54,26 +58,32 @@ def test_two_steps_scale_real_and_imaginary_parts_apart(version, poles):
         assert torch.allclose(dss.kernel(40), same.kernel(40), rtol=1e-12)
         dss.log_dt[:, 1] += 0.3
     h = dss.to_lti().discretize(dss.dt()).impulse_response(40)
-    assert torch.allclose(h, dss.kernel(40), rtol=1e-9, atol=1e-12) and not torch.allclose(h, same.kernel(40), rtol=1e-2)
+    assert torch.allclose(h, dss.kernel(40), rtol=1e-9, atol=1e-12) and not torch.allclose(
+        h, same.kernel(40), rtol=1e-2
+    )
 
 
-@pytest.mark.parametrize("version, poles", KINDS)
-@pytest.mark.parametrize("steps", ["one", "two"])
-def test_gradients_of_all_parameters_are_those_of_the_formula(version, poles, steps):
-    dss = layer(version, poles, steps=steps)
-    g, parameters = torch.randn(3, 40, dtype=torch.float64), [dss.Lambda_re, dss.Lambda_im, dss.W, dss.log_dt]
-    plain = formula(dss, 40) if steps == "one" else None
-    if steps == "two":                                               # two equal steps: the gradients of the one, shared out
-        same = layer(version, poles)
+@pytest.mark.parametrize("version, sharing", KINDS)
+@pytest.mark.parametrize("separate_dt", [False, True])
+def test_gradients_of_all_parameters_are_those_of_the_formula(version, sharing, separate_dt):
+    dss = layer(version, sharing, separate_dt=separate_dt)
+    g, parameters = (
+        torch.randn(3, 40, dtype=torch.float64),
+        [dss.Lambda_re, dss.Lambda_im, dss.W, dss.log_dt],
+    )
+    if separate_dt:  # two equal steps: the gradients of the one, shared out
+        same = layer(version, sharing)
         with torch.no_grad():
             dss.log_dt[:, 1] = dss.log_dt[:, 0]
             for name in ("Lambda_re", "Lambda_im", "W"):
                 getattr(same, name).copy_(getattr(dss, name))
             same.log_dt.copy_(dss.log_dt[:, 0])
         plain = formula(same, 40)
-        expected = torch.autograd.grad(plain, [same.Lambda_re, same.Lambda_im, same.W, same.log_dt], g)
+        expected = torch.autograd.grad(
+            plain, [same.Lambda_re, same.Lambda_im, same.W, same.log_dt], g
+        )
     else:
-        expected = torch.autograd.grad(plain, parameters, g)
+        expected = torch.autograd.grad(formula(dss, 40), parameters, g)
     found = torch.autograd.grad(dss.kernel(40), parameters, g)
     for got, right in zip(found, expected):
         got = got.sum(1) if got.shape != right.shape else got
@@ -90,7 +100,10 @@ def test_growing_softmax_poles_do_not_overflow():
         dss.step(torch.zeros(1, 3, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("growth, length", [(0.02, 1024), (2.4, 993), (2.4, 1024), (0.6, 16384), (3.0, 16384), (40.0, 300)])
+@pytest.mark.parametrize(
+    "growth, length",
+    [(0.02, 1024), (2.4, 993), (2.4, 1024), (0.6, 16384), (3.0, 16384), (40.0, 300)],
+)
 def test_growing_softmax_poles_are_as_good_in_single_precision(growth, length):
     """Only decaying powers are taken, however far the poles grow."""
     single = DSS(2, 3, "softmax", length=length, dt_min=1.0, dt_max=1.0)
@@ -106,14 +119,17 @@ def test_growing_softmax_poles_are_as_good_in_single_precision(growth, length):
 
 @pytest.mark.parametrize("length", [1, 2, 63, 64, 100])
 def test_power_sum_has_no_edge(length):
-    a, w = torch.randn(2, 5, dtype=torch.complex128) * 0.3 - 0.5, torch.randn(2, 5, dtype=torch.complex128)
+    a, w = (
+        torch.randn(2, 5, dtype=torch.complex128) * 0.3 - 0.5,
+        torch.randn(2, 5, dtype=torch.complex128),
+    )
     direct = (w[..., None] * torch.exp(a[..., None] * torch.arange(length))).sum(1).real
     assert torch.allclose(power_sum(a, w, length), direct, atol=1e-12)
 
 
-@pytest.mark.parametrize("version, poles", KINDS)
-def test_convolution_equals_recurrence(version, poles):
-    dss = layer(version, poles)
+@pytest.mark.parametrize("version, sharing", KINDS)
+def test_convolution_equals_recurrence(version, sharing):
+    dss = layer(version, sharing)
     u, state, outputs = torch.randn(2, 3, 40, dtype=torch.float64), None, []
     for k in range(40):
         y, state = dss.step(u[..., k], state)
@@ -128,20 +144,22 @@ def test_mixed_precision_leaves_the_layer_in_single_precision():
     assert y.dtype == torch.float32 and torch.equal(y, dss(u))
 
 
-@pytest.mark.parametrize("version, poles", KINDS)
-def test_the_discretised_lti_has_the_layers_kernel(version, poles):
-    dss = layer(version, poles)
+@pytest.mark.parametrize("version, sharing", KINDS)
+def test_the_discretised_lti_has_the_layers_kernel(version, sharing):
+    dss = layer(version, sharing)
     h = dss.to_lti().discretize(dss.dt()).impulse_response(40)
     assert torch.allclose(h, dss.kernel(40), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("version, poles", KINDS)
-def test_there_and_back_again_is_the_same_layer(version, poles):
-    dss = DSS(3, 6, version, poles, length=40)
+@pytest.mark.parametrize("version, sharing", KINDS)
+def test_there_and_back_again_is_the_same_layer(version, sharing):
+    dss = DSS(3, 6, version, sharing, length=40)
     with torch.no_grad():
         dss.Lambda_im += 0.1 * torch.randn_like(dss.Lambda_im)
     back = DSS.from_lti(dss.to_lti(), dss)
-    assert back.poles == poles and torch.allclose(back.kernel(40), dss.kernel(40), rtol=1e-4, atol=1e-6)
+    assert back.sharing == sharing and torch.allclose(
+        back.kernel(40), dss.kernel(40), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_building_from_a_system_leaves_the_random_numbers_alone():
@@ -153,9 +171,16 @@ def test_building_from_a_system_leaves_the_random_numbers_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"version": "softmax"}, "needs `length`"), ({"version": "sin"}, "version is"), ({"poles": "shared"}, "version is"),
-    ({"dt_min": 0.0}, "0 < dt_min"), ({"state": 0}, "state >= 1")])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"version": "softmax"}, "needs `length`"),
+        ({"version": "sin"}, "version is"),
+        ({"poles": "shared"}, "version is"),
+        ({"dt_min": 0.0}, "0 < dt_min"),
+        ({"state": 0}, "state >= 1"),
+    ],
+)
 def test_nonsense_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         DSS(**{"channels": 2, "state": 3, **options})

@@ -1,4 +1,5 @@
 """DiagonalLTI against dense state-space matrices and quadrature."""
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -7,7 +8,7 @@ from conftest import random_system
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s4bt.lti import DiagonalLTI, UnstableSystem
+from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
 
 seeds = st.integers(0, 10**6)
 
@@ -15,7 +16,7 @@ seeds = st.integers(0, 10**6)
 def dense(system):
     """A, B, C of the conjugate-closed system, as NumPy arrays."""
     full = system.with_conjugates()
-    n = full.order
+    n = full.modes
     return np.diag(full.poles.numpy()), np.ones((n, 1)), full.residues.numpy()[None]
 
 
@@ -39,7 +40,12 @@ def test_h2_norm_solves_the_lyapunov_equation(seed, real):
 @given(seeds, st.booleans())
 def test_hinf_norm_is_the_peak_of_a_fine_scan(seed, real):
     system = random_system(seed, real=real)
-    scan = system.frequency_response(torch.linspace(-40, 40, 40001, dtype=torch.float64)).abs().max().item()
+    scan = (
+        system.frequency_response(torch.linspace(-40, 40, 40001, dtype=torch.float64))
+        .abs()
+        .max()
+        .item()
+    )
     assert scan * (1 - 1e-12) <= system.hinf_norm().item() <= scan * (1 + 1e-3)
 
 
@@ -47,20 +53,42 @@ def test_the_peak_is_found_where_poles_coincide_lie_at_zero_or_the_gain_at_infin
     omega = torch.linspace(-30, 30, 600_001, dtype=torch.float64)
     poles = torch.full((12,), -1 + 0.9j, dtype=torch.complex128)
     for real in (False, True):
-        system = DiagonalLTI(poles, torch.full((12,), (1 + 0.5j) / 12, dtype=torch.complex128), real=real)
+        system = DiagonalLTI(
+            poles, torch.full((12,), (1 + 0.5j) / 12, dtype=torch.complex128), real=real
+        )
         scan = system.frequency_response(omega).abs().max()
         assert all(abs(system.hinf_norm(points=p) / scan - 1) < 1e-6 for p in (4, 8))
-    zero = DiagonalLTI(torch.tensor([0.0, 0.5]), torch.tensor([1.0, 1.0]), dt=1.0).to(torch.complex128)
-    assert abs(zero.hinf_norm() - 3) < 1e-9 and zero.impulse_response(3).tolist() == [2.0, 0.5, 0.25]
-    direct = DiagonalLTI(torch.tensor([-1.0]), torch.tensor([-2.0]), feedthrough=torch.tensor(2.0)).to(torch.complex128)
+    zero = DiagonalLTI(torch.tensor([0.0, 0.5]), torch.tensor([1.0, 1.0]), dt=1.0).to(
+        torch.complex128
+    )
+    assert abs(zero.hinf_norm() - 3) < 1e-9 and zero.impulse_response(3).tolist() == [
+        2.0,
+        0.5,
+        0.25,
+    ]
+    direct = DiagonalLTI(
+        torch.tensor([-1.0]), torch.tensor([-2.0]), feedthrough=torch.tensor(2.0)
+    ).to(torch.complex128)
     assert abs(direct.hinf_norm() - 2) < 1e-12
 
 
 @given(seeds)
 def test_the_joint_norm_is_that_of_a_fine_scan(seed):
     system = random_system(seed, batch=(3,), real=True)
-    system = DiagonalLTI(system.poles[:1].expand(3, 8), system.residues, real=True, feedthrough=torch.tensor([0.1, -0.2, 0.0], dtype=torch.float64))
-    scan = system.frequency_response(torch.linspace(0, 40, 20_001, dtype=torch.float64)).abs().square().sum(0).sqrt().max()
+    system = DiagonalLTI(
+        system.poles[:1].expand(3, 8),
+        system.residues,
+        real=True,
+        feedthrough=torch.tensor([0.1, -0.2, 0.0], dtype=torch.float64),
+    )
+    scan = (
+        system.frequency_response(torch.linspace(0, 40, 20_001, dtype=torch.float64))
+        .abs()
+        .square()
+        .sum(0)
+        .sqrt()
+        .max()
+    )
     assert scan * (1 - 1e-9) <= system.hinf_norm(joint=True) <= scan * (1 + 1e-3)
 
 
@@ -69,19 +97,34 @@ def test_discrete_and_back_is_the_same_system(seed, real):
     system = random_system(seed, batch=(2,), real=real)
     there = system.discretize(torch.tensor([0.1, 0.02], dtype=torch.float64))
     back = there.to_continuous()
-    assert torch.allclose(back.poles, system.poles, rtol=1e-12) and torch.allclose(back.residues, system.residues, rtol=1e-10)
-    raw = DiagonalLTI(torch.exp(there.log_poles), there.residues, there.dt, real).to_continuous().discretize(there.dt)
-    assert torch.allclose(raw.impulse_response(9), there.impulse_response(9), atol=1e-9 * float(system.hinf_norm().max()))
+    assert torch.allclose(back.poles, system.poles, rtol=1e-12) and torch.allclose(
+        back.residues, system.residues, rtol=1e-10
+    )
+    raw = (
+        DiagonalLTI(torch.exp(there.log_poles), there.residues, there.dt, real)
+        .to_continuous()
+        .discretize(there.dt)
+    )
+    assert torch.allclose(
+        raw.impulse_response(9),
+        there.impulse_response(9),
+        atol=1e-9 * float(system.hinf_norm().max()),
+    )
 
 
 def test_poles_at_zero_and_one_become_continuous_ones():
-    system = DiagonalLTI(torch.tensor([0.0, 1.0, -0.5]), torch.tensor([2.0, 3.0, 1.0]), dt=0.1).to(torch.complex128)
+    system = DiagonalLTI(torch.tensor([0.0, 1.0, -0.5]), torch.tensor([2.0, 3.0, 1.0]), dt=0.1).to(
+        torch.complex128
+    )
     again = system.to_continuous().discretize(0.1)
     assert torch.allclose(again.impulse_response(5), system.impulse_response(5))
 
 
 def test_feedthroughs_and_steps_are_checked():
-    system, d = random_system(0, batch=(2,), real=True), torch.tensor([1.0, 2.0], dtype=torch.float64)
+    system, d = (
+        random_system(0, batch=(2,), real=True),
+        torch.tensor([1.0, 2.0], dtype=torch.float64),
+    )
     with pytest.raises(ValueError, match="1 of 2 feedthroughs are not finite"):
         DiagonalLTI(system.poles, system.residues, feedthrough=d / torch.tensor([0.0, 1.0]))
     with pytest.raises(ValueError, match="different steps have no difference"):
@@ -89,7 +132,9 @@ def test_feedthroughs_and_steps_are_checked():
     with pytest.raises(ValueError, match="with a feedthrough is infinite"):
         DiagonalLTI(system.poles, system.residues, feedthrough=d).h2_norm()
     whole = DiagonalLTI(system.poles, system.residues, feedthrough=d).discretize(0.1)
-    assert torch.allclose(whole.h2_norm() ** 2, whole.impulse_response(4000).square().sum(-1), rtol=1e-6)
+    assert torch.allclose(
+        whole.h2_norm() ** 2, whole.impulse_response(4000).square().sum(-1), rtol=1e-6
+    )
     assert not whole.to(torch.complex128).feedthrough.is_complex()
 
 
@@ -109,7 +154,9 @@ def test_discrete_norms_agree_with_the_impulse_response(seed):
     system = random_system(seed, real=True).discretize(0.3)
     h = system.impulse_response(6000)
     assert np.isclose(system.h2_norm().item(), h.square().sum().sqrt().item(), rtol=1e-6)
-    assert np.isclose(system.hinf_norm().item(), torch.fft.fft(h, 2**18).abs().max().item(), rtol=1e-4)
+    assert np.isclose(
+        system.hinf_norm().item(), torch.fft.fft(h, 2**18).abs().max().item(), rtol=1e-4
+    )
 
 
 def test_a_real_system_is_its_conjugate_closed_twin():
@@ -122,15 +169,21 @@ def test_unstable_poles_are_counted_and_placed():
     system = random_system(2, batch=(3,))
     poles = system.poles.clone()
     poles[1, 4] = 0.25 + 1j
-    with pytest.raises(UnstableSystem, match=r"1 of 24 are not \(largest real part 0.25; first at channel 1, mode 4"):
+    with pytest.raises(
+        UnstableSystem,
+        match=r"1 of 24 are not \(largest real part 0.25; first at channel 1, mode 4",
+    ):
         DiagonalLTI(poles, system.residues).h2_norm()
 
 
-@pytest.mark.parametrize("poles, residues, message", [
-    (torch.zeros(0), torch.zeros(0), "at least one mode"),
-    (torch.tensor([-1.0, float("nan")]), torch.ones(2), "1 of 2 poles are not finite"),
-    (torch.tensor([-1.0, -2.0]), torch.ones(3), "do not fit"),
-])
+@pytest.mark.parametrize(
+    "poles, residues, message",
+    [
+        (torch.zeros(0), torch.zeros(0), "at least one mode"),
+        (torch.tensor([-1.0, float("nan")]), torch.ones(2), "1 of 2 poles are not finite"),
+        (torch.tensor([-1.0, -2.0]), torch.ones(3), "do not fit"),
+    ],
+)
 def test_nonsense_is_refused(poles, residues, message):
     with pytest.raises(ValueError, match=message):
         DiagonalLTI(poles, residues)
@@ -149,6 +202,10 @@ def test_the_impulse_response_of_discrete_poles_has_a_gradient(real):
 
     def response(residues):
         return DiagonalLTI(poles.detach(), residues, dt=1.0, real=real).impulse_response(6)
+
     assert torch.autograd.gradcheck(response, residues)
     shifted = poles.detach() + torch.tensor([0.0, 0.1, 0.0])
-    assert torch.autograd.gradcheck(lambda p: DiagonalLTI(p, residues.detach(), dt=1.0, real=real).impulse_response(6), shifted.requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda p: DiagonalLTI(p, residues.detach(), dt=1.0, real=real).impulse_response(6),
+        shifted.requires_grad_(),
+    )

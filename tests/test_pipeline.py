@@ -1,4 +1,7 @@
-"""The pipeline: what stages depend on, what is committed, and the whole study at scale quick in a copy of the project."""
+"""The pipeline: what stages depend on, what is committed,
+and the whole study at scale quick in a copy of the project.
+"""
+
 import hashlib
 import json
 import os
@@ -15,10 +18,11 @@ import psutil
 import pytest
 import yaml
 
-from s4bt.config import TASK_NAMES, load_scale
 from s4bt.files import ROOT
-from s4bt.notebook import scrub
-from s4bt.summary import COLUMNS
+from s4bt.study.config import load_scale
+from s4bt.study.notebook import scrub
+from s4bt.study.statistics import COLUMNS
+from s4bt.tasks import TASKS
 from tests.copies import ENVIRONMENT, call, copy_project, good
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -33,8 +37,10 @@ def clone(tmp_path_factory):
 @pytest.fixture(scope="module")
 def quick(clone):
     """That copy after `make quick`, whose recipe is taken from the Makefile."""
-    recipe = good("make --no-print-directory --dry-run --always-make quick VENV=/nonexistent", clone)
-    lines = recipe[recipe.index("dvc repro data/dvc.yaml"):].strip()
+    recipe = good(
+        "make --no-print-directory --dry-run --always-make quick VENV=/nonexistent", clone
+    )
+    lines = recipe[recipe.index("dvc repro data/dvc.yaml") :].strip()
     start = time.monotonic()
     output = good(f"set -e\n{lines}", clone)
     return clone, output, time.monotonic() - start
@@ -42,13 +48,30 @@ def quick(clone):
 
 def imported(source, task=None):
     """Modules of s4bt that the import statements of a notebook load, transitively."""
-    lines = [line for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"
-             for line in cell.source.splitlines() if re.match(r"(from|import) ", line)]
+    lines = [
+        line
+        for cell in nbformat.read(source, as_version=4).cells
+        if cell.cell_type == "code"
+        for line in cell.source.splitlines()
+        if re.match(r"(from|import) ", line)
+    ]
     if task:
         lines.append(f"from s4bt.tasks.prepare import module; module({task!r})")
-    code = "\n".join([*lines, "import sys", "print([m.__file__ for n, m in sys.modules.items() if n.startswith('s4bt.')])"])
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
-                         env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}).stdout
+    code = "\n".join(
+        [
+            *lines,
+            "import sys",
+            "print([m.__file__ for n, m in sys.modules.items() if n.startswith('s4bt.')])",
+        ]
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"},
+    ).stdout
     return {os.path.relpath(path, ROOT) for path in eval(out.splitlines()[-1])}
 
 
@@ -57,7 +80,7 @@ def test_stage_deps_are_what_the_notebook_imports(source):
     (stage,) = [s for s in PIPELINE.values() if source.name in s.get("do", s)["cmd"]]
     listed = {d for d in stage.get("do", stage)["deps"] if d.startswith("s4bt/")}
     if source.stem == "10_prepare":
-        assert set(stage["foreach"]) == set(TASK_NAMES)
+        assert set(stage["foreach"]) == set(TASKS)
         for task, item in stage["foreach"].items():
             assert listed | {item["code"]} == imported(source, task)
     else:
@@ -70,7 +93,7 @@ def test_every_stage_names_its_notebook_and_all_tasks():
         (notebook,) = [d for d in body["deps"] if d.endswith(".ipynb")]
         assert notebook in body["cmd"] and (ROOT / notebook).exists()
         if name not in ("compare", "course"):
-            assert list(stage["foreach"]) == list(TASK_NAMES)
+            assert list(stage["foreach"]) == list(TASKS)
 
 
 def test_committed_results_are_those_of_dvc_lock():
@@ -80,9 +103,13 @@ def test_committed_results_are_those_of_dvc_lock():
     for name, stage in lock.items():
         for entry in stage.get("deps", []) + stage["outs"]:
             path = ROOT / entry["path"]
-            if entry["md5"].endswith(".dir") or (entry["path"].startswith("data/raw") and not path.exists()):
+            if entry["md5"].endswith(".dir") or (
+                entry["path"].startswith("data/raw") and not path.exists()
+            ):
                 continue
-            assert hashlib.md5(path.read_bytes()).hexdigest() == entry["md5"], f"{name}: {entry['path']} is not what dvc.lock says"
+            assert hashlib.md5(path.read_bytes()).hexdigest() == entry["md5"], (
+                f"{name}: {entry['path']} is not what dvc.lock says"
+            )
             checked += 1
     assert checked > 300
 
@@ -97,33 +124,58 @@ def test_a_bare_clone_shows_the_graph(clone):
 
 def test_a_bare_clone_shows_metrics_and_plots(clone):
     assert "pathx" in good("dvc metrics show", clone)
-    good("dvc plots show --out plots_here && test -s plots_here/index.html && rm -r plots_here", clone)
+    good(
+        "dvc plots show --out plots_here && test -s plots_here/index.html && rm -r plots_here",
+        clone,
+    )
 
 
 def test_the_summary_has_every_run_and_pretraining_beats_chance():
     rows, grid = pd.read_csv(ROOT / "results/laptop/summary.csv"), load_scale("laptop").grid
-    assert list(rows.columns) == COLUMNS and set(rows.task) == set(TASK_NAMES)
+    assert list(rows.columns) == COLUMNS and set(rows.task) == set(TASKS)
     seeds, ranks, few = len(grid.seeds), len(grid.ranks), len(grid.baseline_ranks)
     runs = rows.groupby(["task", "arm"]).size()
-    for task in TASK_NAMES:
-        assert runs[task].to_dict() == {"pretrained": seeds, "one-shot": len(grid.one_shot.reducers) * len(grid.one_shot.ranks) * seeds,
-                                        "truncated": 2 * len(grid.reducers) * ranks * seeds,
-                                        "skew-hippo": (ranks + few) * seeds, "skew-hippo-rest": (ranks + few) * seeds,
-                                        "skew-hippo-long": few * seeds, "untruncated": seeds}
+    for task in TASKS:
+        assert runs[task].to_dict() == {
+            "pretrained": seeds,
+            "one-shot": len(grid.one_shot.reducers) * len(grid.one_shot.ranks) * seeds,
+            "truncated": 2 * len(grid.reducers) * ranks * seeds,
+            "skew-hippo": (ranks + few) * seeds,
+            "skew-hippo-rest": (ranks + few) * seeds,
+            "skew-hippo-long": few * seeds,
+            "untruncated": seeds,
+        }
         chance = json.loads((ROOT / "results/laptop" / task / "data.json").read_text())["chance"]
-        assert rows[(rows.task == task) & (rows.arm == "pretrained")].val_accuracy.mean() >= chance + 0.15, task
-    assert rows[["accuracy", "parameters", "state_space_parameters", "steps", "seconds"]].notna().all().all()
+        assert (
+            rows[(rows.task == task) & (rows.arm == "pretrained")].val_accuracy.mean()
+            >= chance + 0.15
+        ), task
+    assert (
+        rows[["accuracy", "parameters", "state_space_parameters", "steps", "seconds"]]
+        .notna()
+        .all()
+        .all()
+    )
 
 
 def test_the_whole_study_runs_at_scale_quick(quick):
     folder, output, seconds = quick
     print(f"make quick: {seconds:.0f} s")
     rows = pd.read_csv(folder / "results/quick/summary.csv")
-    assert set(rows.task) == set(TASK_NAMES) and rows.accuracy.between(0, 1).all()
-    for task in TASK_NAMES:
+    assert set(rows.task) == set(TASKS) and rows.accuracy.between(0, 1).all()
+    for task in TASKS:
         names = {p.name for p in (folder / "results/quick" / task).iterdir()}
-        assert {"accuracy-rank.png", "kernels-poles.png", "50_analyse.ipynb", "intervals.csv", "retrained"} <= names
-    assert re.search(r"retrain pathx: \d+ of \d+  retrain-pathx-\S+  accuracy 0\.\d+  val_accuracy 0\.\d+  ETA", output)
+        assert {
+            "accuracy-rank.png",
+            "kernels-poles.png",
+            "50_analyse.ipynb",
+            "intervals.csv",
+            "retrained",
+        } <= names
+    assert re.search(
+        r"retrain pathx: \d+ of \d+  retrain-pathx-\S+  accuracy 0\.\d+  val_accuracy 0\.\d+  ETA",
+        output,
+    )
     assert not good("git status --porcelain", folder).strip()
     assert not list((folder / ".scratch" / "stages").iterdir())
 
@@ -140,7 +192,9 @@ def test_the_same_stage_gives_the_same_bytes(quick):
     results = folder / "results/quick/image"
     before = {p.name: p.read_bytes() for p in results.glob("*") if p.is_file()}
     assert len(before) > 15
-    good("dvc --cd results/quick repro --force --single-item retrain@image", folder, S4BT_WORKERS="2")
+    good(
+        "dvc --cd results/quick repro --force --single-item retrain@image", folder, S4BT_WORKERS="2"
+    )
     good("dvc --cd results/quick repro --force --single-item analyse@image", folder)
     after = {p.name: p.read_bytes() for p in results.glob("*") if p.is_file()}
     assert {name for name in before if before[name] != after.get(name)} == set()
@@ -148,10 +202,16 @@ def test_the_same_stage_gives_the_same_bytes(quick):
 
 def test_printed_text_is_one_piece_however_the_kernel_cut_it():
     def cell(*outputs):
-        stream = lambda name, text: nbformat.v4.new_output("stream", name=name, text=text)  # noqa: E731
-        return nbformat.v4.new_code_cell("", outputs=[stream(*o) if o else nbformat.v4.new_output("display_data") for o in outputs])
+        stream = lambda name, text: nbformat.v4.new_output("stream", name=name, text=text)
+        return nbformat.v4.new_code_cell(
+            "",
+            outputs=[stream(*o) if o else nbformat.v4.new_output("display_data") for o in outputs],
+        )
 
-    cut = [cell(("stdout", "a\n"), ("stderr", "w"), ("stdout", "b\n"), None, ("stdout", "c")), cell(("stdout", "a\nb\n"), None, ("stdout", "c"))]
+    cut = [
+        cell(("stdout", "a\n"), ("stderr", "w"), ("stdout", "b\n"), None, ("stdout", "c")),
+        cell(("stdout", "a\nb\n"), None, ("stdout", "c")),
+    ]
     first, second = scrub(nbformat.v4.new_notebook(cells=cut)).cells
     assert first.outputs == second.outputs and len(first.outputs) == 3
 
@@ -160,25 +220,42 @@ def test_executed_notebooks_hold_nothing_that_changes(quick):
     folder, _, _ = quick
     for path in (folder / "results/quick").rglob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
-        assert "papermill" not in notebook.metadata and "version" not in notebook.metadata.language_info
+        assert (
+            "papermill" not in notebook.metadata
+            and "version" not in notebook.metadata.language_info
+        )
         text = path.read_text()
         assert str(folder) not in text and "Traceback" not in text
 
 
 def test_a_killed_run_leaves_no_writer_and_nothing_half_written(quick):
     folder, _, _ = quick
-    command = [sys.executable, "-m", "s4bt.notebook", "notebooks/pipeline/40_retrain.ipynb", "--scale", "quick", "--task", "text"]
+    command = [
+        sys.executable,
+        "-m",
+        "s4bt.study.notebook",
+        "notebooks/pipeline/40_retrain.ipynb",
+        "--scale",
+        "quick",
+        "--task",
+        "text",
+    ]
     target = folder / "results/quick/text"
     before = {p.name: p.stat().st_mtime_ns for p in target.iterdir()}
-    shell = subprocess.Popen(["sh", "-c", "\"$@\"; true", "sh", *command], cwd=folder, stderr=subprocess.PIPE, text=True,
-                             env={**ENVIRONMENT, "PYTHONPATH": str(folder)})
-    for line in shell.stderr:                                        # killed in the middle: some runs are done, most are not
+    shell = subprocess.Popen(
+        ["sh", "-c", '"$@"; true', "sh", *command],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**ENVIRONMENT, "PYTHONPATH": str(folder)},
+    )
+    for line in shell.stderr:  # killed in the middle: some runs are done, most are not
         if "3 of" in line:
             break
     family = psutil.Process(shell.pid).children(recursive=True)
     kernel = [p for p in family if "ipykernel_launcher" in " ".join(p.cmdline())]
     assert kernel
-    kernel[0].suspend()                                              # so that it cannot be done before the second writer comes
+    kernel[0].suspend()  # so that it cannot be done before the second writer comes
     second = call(" ".join(command), folder)
     kernel[0].resume()
     assert second.returncode == 1 and "is writing quick-text-40_retrain already" in second.stderr
@@ -189,24 +266,56 @@ def test_a_killed_run_leaves_no_writer_and_nothing_half_written(quick):
     assert not alive, alive
     assert {p.name: p.stat().st_mtime_ns for p in target.iterdir()} == before
     assert "runs were finished before" in good(" ".join(command), folder)
-    assert not good("dvc --cd results/quick status", folder).replace("Data and pipelines are up to date.", "").strip()
+    assert (
+        not good("dvc --cd results/quick status", folder)
+        .replace("Data and pipelines are up to date.", "")
+        .strip()
+    )
 
 
 def test_a_run_on_two_processes_is_found_finished_by_its_stage(quick):
     folder, _, _ = quick
-    names = good("python -m s4bt.parallel --scale quick --list retrain-text-untruncated", folder).split()
+    names = good(
+        "python -m s4bt.study.multi_device --scale quick --list retrain-text-untruncated", folder
+    ).split()
     assert len(names) == 2
-    launch = ("python -m torch.distributed.run --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:0 -m s4bt.parallel --scale quick ")
+    launch = "python -m torch.distributed.run --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:0 -m s4bt.study.multi_device --scale quick "
     said = good(launch + names[0], folder, OMP_NUM_THREADS="1")
-    assert re.search(rf"{names[0]}: accuracy 0\.\d+, \d+\.\d s on 2 processes", said) and "ETA" in said
-    assert said.count("is done already") == 0 and good(launch + names[0], folder, OMP_NUM_THREADS="1").count("is done already") == 1
-    assert "1 of" in (out := good("python -m s4bt.notebook notebooks/pipeline/40_retrain.ipynb --scale quick --task text", folder)) \
+    assert (
+        re.search(rf"{names[0]}: accuracy 0\.\d+, \d+\.\d s on 2 processes", said) and "ETA" in said
+    )
+    assert (
+        said.count("is done already") == 0
+        and good(launch + names[0], folder, OMP_NUM_THREADS="1").count("is done already") == 1
+    )
+    assert (
+        "1 of"
+        in (
+            out := good(
+                "python -m s4bt.study.notebook notebooks/pipeline/40_retrain.ipynb --scale quick "
+                "--task text",
+                folder,
+            )
+        )
         and "runs were finished before" in out
+    )
     wrong = call(launch + "retrain-text-none", folder, OMP_NUM_THREADS="1")
-    assert wrong.returncode and "scale quick has no run retrain-text-none. Its names: python -m s4bt.parallel" in wrong.stderr
-    alone = call(f"python -m s4bt.parallel --scale quick {names[0]}", folder)
-    assert alone.returncode == 1 and "start it with torchrun" in alone.stderr and "Traceback" not in alone.stderr
-    good("dvc --cd results/quick repro --force --single-item retrain@text && dvc --cd results/quick repro", folder)
+    assert (
+        wrong.returncode
+        and "scale quick has no run retrain-text-none. Its names: python -m s4bt.study.multi_device"
+        in wrong.stderr
+    )
+    alone = call(f"python -m s4bt.study.multi_device --scale quick {names[0]}", folder)
+    assert (
+        alone.returncode == 1
+        and "start it with torchrun" in alone.stderr
+        and "Traceback" not in alone.stderr
+    )
+    good(
+        "dvc --cd results/quick repro --force --single-item retrain@text && dvc --cd "
+        "results/quick repro",
+        folder,
+    )
 
 
 def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(quick):
@@ -216,8 +325,14 @@ def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(quick):
     before = {p.name: p.read_bytes() for p in results.glob("*") if p.is_file()}
     command, killed = "dvc --cd results/quick repro --force --single-item retrain@image", 0
     while killed < 3:
-        study = subprocess.Popen(command.split(), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-                                 env={**ENVIRONMENT, "PYTHONPATH": str(folder)})
+        study = subprocess.Popen(
+            command.split(),
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**ENVIRONMENT, "PYTHONPATH": str(folder)},
+        )
         try:
             study.wait(dice.uniform(2, 7))
             continue
@@ -233,38 +348,67 @@ def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(quick):
     assert {p.name: p.read_bytes() for p in results.glob("*") if p.is_file()} == before
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ("--scale huge", "has no scale 'huge'. Use one of: quick, laptop, study, paper"),
-    ("--scale quick --task speech", "unknown task 'speech'. Use one of: listops, text"),
-    ("--scale study --task text", "results/study/text/arrays is missing. Run the stage that makes it: dvc repro"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("--scale huge", "has no scale 'huge'. Use one of: quick, laptop, study, paper"),
+        ("--scale quick --task speech", "unknown task 'speech'. Use one of: listops, text"),
+        (
+            "--scale study --task text",
+            "results/study/text/arrays is missing. Run the stage that makes it: dvc repro",
+        ),
+    ],
+)
 def test_user_errors_are_one_message_without_a_traceback(clone, arguments, message):
-    done = call(f"python -m s4bt.notebook notebooks/pipeline/40_retrain.ipynb {arguments}", clone)
-    assert done.returncode == 1 and re.search(message, done.stderr) and "Traceback" not in done.stderr
+    done = call(
+        f"python -m s4bt.study.notebook notebooks/pipeline/40_retrain.ipynb {arguments}", clone
+    )
+    assert (
+        done.returncode == 1 and re.search(message, done.stderr) and "Traceback" not in done.stderr
+    )
     assert not (clone / "results/study").exists()
 
 
 def test_a_mistake_in_params_names_its_line(clone):
     params = clone / "params.yaml"
     text = params.read_text()
-    line = text[:text.index("norm: batch")].count("\n") + 1
+    line = text[: text.index("norm: batch")].count("\n") + 1
     try:
         params.write_text(text.replace("norm: batch", "norm: btach", 1))
-        done = call("python -m s4bt.notebook notebooks/pipeline/20_pretrain.ipynb --scale quick --task listops", clone)
+        done = call(
+            "python -m s4bt.study.notebook notebooks/pipeline/20_pretrain.ipynb --scale quick "
+            "--task listops",
+            clone,
+        )
     finally:
         params.write_text(text)
-    assert done.returncode == 1 and f"params.yaml, line {line}: quick.tasks.listops.model.norm" in done.stderr
+    assert (
+        done.returncode == 1
+        and f"params.yaml, line {line}: quick.tasks.listops.model.norm" in done.stderr
+    )
     assert "'batch' or 'layer' (got 'btach')" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_failing_notebook_is_kept_for_reading(clone):
     broken = clone / "broken.ipynb"
-    cells = [nbformat.v4.new_code_cell("scale = 'quick'", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell("1 / 0")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "p",
-                                                                                  "language": "python"}}), broken)
-    done = call("python -m s4bt.notebook broken.ipynb --scale quick", clone)
+    cells = [
+        nbformat.v4.new_code_cell("scale = 'quick'", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("1 / 0"),
+    ]
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=cells,
+            metadata={"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}},
+        ),
+        broken,
+    )
+    done = call("python -m s4bt.study.notebook broken.ipynb --scale quick", clone)
     broken.unlink()
-    assert done.returncode == 1 and "broken.ipynb failed in cell" in done.stderr and "ZeroDivisionError" in done.stderr
-    missing = call("python -m s4bt.notebook broken.ipynb --scale quick", clone)
+    assert (
+        done.returncode == 1
+        and "broken.ipynb failed in cell" in done.stderr
+        and "ZeroDivisionError" in done.stderr
+    )
+    missing = call("python -m s4bt.study.notebook broken.ipynb --scale quick", clone)
     assert missing.returncode == 1 and "broken.ipynb: no such notebook" in missing.stderr
     assert (clone / ".scratch/failed/quick-all-broken.ipynb").exists()

@@ -1,4 +1,5 @@
 """Generated files, clean notebooks, the README, and the staircase of modules."""
+
 import ast
 import hashlib
 import importlib.metadata
@@ -16,41 +17,84 @@ from packaging.utils import canonicalize_name
 from rattler import MatchSpec
 
 from s4bt import project
-from s4bt.config import SCALES
 from s4bt.files import ROOT, UserError
+from s4bt.study.config import SCALES
 
-LOCKED = {canonicalize_name((r := Requirement(line)).name): str(r.specifier).removeprefix("==")
-          for line in (ROOT / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")}
-STAIRS = ["files", "config", "powers", "lti", "gramian", "balance", "fit", "reducers", "errors", "ranks", "convolution", "dss", "model", "tasks", "train",
-          "grid", "arms", "summary", "figures", "course", "notebook", "parallel", "project"]
+LOCKED = {
+    canonicalize_name((r := Requirement(line)).name): str(r.specifier).removeprefix("==")
+    for line in (ROOT / "requirements.lock").read_text().splitlines()
+    if line and not line.startswith("#")
+}
+STAIRS = [
+    "files",
+    "config",
+    "powers",
+    "lti",
+    "gramian",
+    "balance",
+    "fit",
+    "reducers",
+    "errors",
+    "ranks",
+    "convolution",
+    "dss",
+    "model",
+    "tasks",
+    "train",
+    "grid",
+    "arms",
+    "summary",
+    "figures",
+    "course",
+    "notebook",
+    "parallel",
+    "project",
+]
 
 
 def test_the_lock_was_resolved_from_this_list():
-    assert (ROOT / "requirements.lock").read_text().startswith(project.lock_header()), "run: make lock"
+    assert (ROOT / "requirements.lock").read_text().startswith(project.lock_header()), (
+        "run: make lock"
+    )
     for requirement in map(Requirement, project.dependencies()[1]):
         assert requirement.specifier.contains(LOCKED[canonicalize_name(requirement.name)])
 
 
 def test_what_is_locked_installs_on_every_python_of_the_range():
-    refused = {name: wanted for name in LOCKED for wanted in [importlib.metadata.metadata(name).get("Requires-Python")]
-               if wanted and not SpecifierSet(wanted).contains("3.11.0")}
+    refused = {
+        name: wanted
+        for name in LOCKED
+        for wanted in [importlib.metadata.metadata(name).get("Requires-Python")]
+        if wanted and not SpecifierSet(wanted).contains("3.11.0")
+    }
     assert not refused, f"pin an older version in pyproject.toml: {refused}"
 
 
 def test_the_lock_is_complete_and_is_what_is_installed():
-    """Every package that a direct dependency needs, transitively, is locked at the installed version."""
+    """Every package that a direct dependency needs, transitively,
+    is locked at the installed version.
+    """
     todo, seen = [Requirement(d) for d in project.dependencies()[1]], set()
     while todo:
         requirement = todo.pop()
         name = canonicalize_name(requirement.name)
-        if name.startswith(("nvidia-", "cuda-", "triton")) or name == "pip" or (name, requirement.extras.__str__()) in seen:
-            continue                                                 # torch for CUDA brings exact pins of its own, venv its pip
+        if (
+            name.startswith(("nvidia-", "cuda-", "triton"))
+            or name == "pip"
+            or (name, requirement.extras.__str__()) in seen
+        ):
+            continue  # torch for CUDA brings exact pins of its own, venv its pip
         seen.add((name, str(requirement.extras)))
         installed = importlib.metadata.version(name).split("+")[0]
-        assert LOCKED.get(name) == installed, f"{name} is installed as {installed} and locked as {LOCKED.get(name)}: make lock, make setup"
+        assert LOCKED.get(name) == installed, (
+            f"{name} is installed as {installed} and locked as {LOCKED.get(name)}: make lock, "
+            "make setup"
+        )
         for text in importlib.metadata.requires(name) or []:
             inner = Requirement(text)
-            if inner.marker is None or any(inner.marker.evaluate({"extra": e}) for e in {"", *requirement.extras}):
+            if inner.marker is None or any(
+                inner.marker.evaluate({"extra": e}) for e in {"", *requirement.extras}
+            ):
                 todo.append(inner)
     assert len(seen) > 100
 
@@ -63,7 +107,9 @@ def test_the_conda_environment_is_generated_and_every_spec_parses():
     assert {"python", "pip"} <= names
     constraint, editable, *direct = pip["pip"]
     assert (constraint, editable) == ("--constraint requirements.lock", "--editable .")
-    assert {Requirement(spec).name for spec in direct} == {Requirement(d).name for d in project.dependencies()[1]}
+    assert {Requirement(spec).name for spec in direct} == {
+        Requirement(d).name for d in project.dependencies()[1]
+    }
 
 
 def test_notebooks_are_stripped_readable_and_short():
@@ -77,28 +123,56 @@ def test_notebooks_are_stripped_readable_and_short():
         assert notebook.cells[0].cell_type == "markdown" and "Time:" in notebook.cells[0].source
         assert len(notebook.cells) - len(code) >= 0.8 * len(code), f"{path.name}: more story"
         parameters = [c.source for c in code if "parameters" in c.metadata.get("tags", [])]
-        assert (len(parameters) == 1 and 'scale = "quick"' in parameters[0]) if path.parent.stem == "pipeline" else not parameters
+        assert (
+            (len(parameters) == 1 and 'scale = "quick"' in parameters[0])
+            if path.parent.stem == "pipeline"
+            else not parameters
+        )
 
 
 def test_stripping_is_idempotent_and_only_drops(tmp_path):
     path = tmp_path / "10_x.ipynb"
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1", execution_count=3, outputs=[
-        nbformat.v4.new_output("stream", text="2")], metadata={"tags": ["parameters"], "scrolled": True})])
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell(
+                "1 + 1",
+                execution_count=3,
+                outputs=[nbformat.v4.new_output("stream", text="2")],
+                metadata={"tags": ["parameters"], "scrolled": True},
+            )
+        ]
+    )
     nbformat.write(notebook, path)
     assert project.strip(path) and not project.strip(path)
     cell = json.loads(path.read_text())["cells"][0]
-    assert (cell["outputs"], cell["execution_count"], cell["metadata"]) == ([], None, {"tags": ["parameters"]})
+    assert (cell["outputs"], cell["execution_count"], cell["metadata"]) == (
+        [],
+        None,
+        {"tags": ["parameters"]},
+    )
     assert "".join(cell["source"]) == "1 + 1" and cell["id"] == "10-00"
 
 
 def test_the_modules_form_a_staircase():
     for step, name in enumerate(STAIRS):
-        files = sorted((ROOT / "s4bt" / "tasks").glob("*.py")) if name == "tasks" else [ROOT / "s4bt" / f"{name}.py"]
+        files = (
+            sorted((ROOT / "s4bt" / "tasks").glob("*.py"))
+            if name == "tasks"
+            else [ROOT / "s4bt" / f"{name}.py"]
+        )
         for file in files:
-            nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
-            used = {node.module.split(".")[1] for node in nodes if (node.module or "").startswith("s4bt.")}
+            nodes = [
+                node
+                for node in ast.walk(ast.parse(file.read_text()))
+                if isinstance(node, ast.ImportFrom)
+            ]
+            used = {
+                node.module.split(".")[1]
+                for node in nodes
+                if (node.module or "").startswith("s4bt.")
+            }
             used |= {alias.name for node in nodes if node.module == "s4bt" for alias in node.names}
-            assert used <= set(STAIRS[:step + (name == "tasks")]), f"{file.name} imports {used}"
+            assert used <= set(STAIRS[: step + (name == "tasks")]), f"{file.name} imports {used}"
     assert {p.stem for p in (ROOT / "s4bt").glob("*.py")} == {*STAIRS, "__init__"} - {"tasks"}
 
 
@@ -115,10 +189,16 @@ def test_other_scales_run_the_same_stages_elsewhere(scale):
         a, b = stage.get("do", stage), there["stages"][name].get("do", there["stages"][name])
         assert b["cmd"] == f"cd ../.. && {a['cmd']}"
         for x, y in zip(a["deps"], b["deps"], strict=True):
-            assert y == (x.removeprefix("results/${scale}/") if x.startswith("results/") else f"../../{x}")
+            assert y == (
+                x.removeprefix("results/${scale}/") if x.startswith("results/") else f"../../{x}"
+            )
         for kind in ("outs", "metrics", "plots"):
             text = json.dumps(b.get(kind, []))
-            assert "results/" not in text and ".." not in text and len(a.get(kind, [])) == len(b.get(kind, []))
+            assert (
+                "results/" not in text
+                and ".." not in text
+                and len(a.get(kind, [])) == len(b.get(kind, []))
+            )
 
 
 def test_laptop_is_not_another_scale():
@@ -146,7 +226,9 @@ def test_the_readme_shows_every_target_and_file_that_exist():
 
 
 def test_make_help_lists_every_target():
-    text = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     phony = re.search(r"\.PHONY: (.*)", (ROOT / "Makefile").read_text())[1].split()
     assert all(f"make {target}" in text for target in phony)
 
@@ -154,7 +236,10 @@ def test_make_help_lists_every_target():
 def test_pins_of_data_packages_carry_their_checksum():
     for path in (ROOT / "data" / "packages").glob("*.txt"):
         assert re.fullmatch(r"\S+==\S+ --hash=sha256:[0-9a-f]{64}\n", path.read_text())
-        assert path.stem in (ROOT / "data" / "dvc.yaml").read_text() and path.stem in (ROOT / "data" / "README.md").read_text()
+        assert (
+            path.stem in (ROOT / "data" / "dvc.yaml").read_text()
+            and path.stem in (ROOT / "data" / "README.md").read_text()
+        )
 
 
 def test_the_lock_command_refuses_what_it_cannot_resolve(monkeypatch):
@@ -168,4 +253,9 @@ def test_the_lock_command_refuses_what_it_cannot_resolve(monkeypatch):
 
 def test_importing_the_package_is_free():
     code = "import sys, s4bt; print('torch' in sys.modules or 'numpy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() == "False"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "False"
+    )

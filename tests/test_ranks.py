@@ -1,29 +1,38 @@
 """Rank rules: they keep what they promise, for layers that differ."""
+
 from dataclasses import replace
 
 import pytest
 import torch
 from conftest import random_system
 
-from s4bt.balance import order_kept
-from s4bt.gramian import hankel_singular_values
-from s4bt.ranks import budget, by_bound, by_energy, last
-from s4bt.reducers import bt_discrete
+from s4bt.reduction.balanced import bt_discrete
+from s4bt.reduction.gramians import hankel_singular_values
+from s4bt.reduction.projection import order_kept
+from s4bt.reduction.ranks import budget, by_bound, by_energy, layer_adaptive
 
 
 def layers():
-    """Three layers: ordinary, one whose channels need a single mode, and one with many modes that matter."""
-    one, two, three = (random_system(s, batch=(3,), real=True, order=12).discretize(0.1) for s in range(3))
+    """Three layers: ordinary, one whose channels need a single mode,
+    and one with many modes that matter.
+    """
+    one, two, three = (
+        random_system(s, batch=(3,), real=True, order=12).discretize(0.1) for s in range(3)
+    )
     faint = torch.ones(12, dtype=torch.complex128) * 1e-9
     faint[0] = 1
-    return [one, replace(two, residues=two.residues * faint), replace(three, residues=three.residues / three.residues.abs())]
+    return [
+        one,
+        replace(two, residues=two.residues * faint),
+        replace(three, residues=three.residues / three.residues.abs()),
+    ]
 
 
 @pytest.mark.parametrize("share", [0.9, 0.1, 1e-6])
 def test_the_bound_rule_finds_the_smallest_rank_with_its_bound(share):
     for kernel, rank in zip(layers(), by_bound(share)(layers())):
         sigma, gain = hankel_singular_values(kernel), kernel.hinf_norm()
-        holds = lambda r: bool((2 * sigma[:, 2 * r:].sum(-1) <= share * gain).all())  # noqa: E731
+        holds = lambda r: bool((2 * sigma[:, 2 * r :].sum(-1) <= share * gain).all())  # noqa: E731
         assert holds(rank) and (rank == 1 or not holds(rank - 1))
         assert ((kernel - bt_discrete(kernel, rank)).hinf_norm() <= share * gain * (1 + 1e-9)).all()
 
@@ -37,10 +46,12 @@ def test_the_bound_rule_counts_real_poles(share):
     reduced = bt_discrete(kernel, rank)
     sigma = torch.nn.functional.pad(hankel_singular_values(kernel), (0, 1))
     bound = 2 * sigma.flip(-1).cumsum(-1).flip(-1).gather(-1, order_kept(reduced)[:, None])[:, 0]
-    assert (bound <= share * kernel.hinf_norm()).all() and ((kernel - reduced).hinf_norm() <= bound * (1 + 1e-9)).all()
+    assert (bound <= share * kernel.hinf_norm()).all() and (
+        (kernel - reduced).hinf_norm() <= bound * (1 + 1e-9)
+    ).all()
 
 
-@pytest.mark.parametrize("rule", [budget(9), last(9), by_energy(0.9), by_bound(0.1)])
+@pytest.mark.parametrize("rule", [budget(9), layer_adaptive(9), by_energy(0.9), by_bound(0.1)])
 def test_a_silent_layer_needs_one_state(rule):
     kernels = layers()
     kernels[1] = replace(kernels[1], residues=0 * kernels[1].residues)
@@ -51,29 +62,44 @@ def test_a_silent_layer_needs_one_state(rule):
 def test_the_energy_rule_finds_the_smallest_rank_with_its_share(share):
     for kernel, rank in zip(layers(), by_energy(share)(layers())):
         energy = hankel_singular_values(kernel).square().sum(0)
-        assert energy[:2 * rank].sum() >= share * energy.sum() > energy[:2 * rank - 2].sum()
+        assert energy[: 2 * rank].sum() >= share * energy.sum() > energy[: 2 * rank - 2].sum()
 
 
-@pytest.mark.parametrize("rule", [budget, last])
+@pytest.mark.parametrize("rule", [budget, layer_adaptive])
 @pytest.mark.parametrize("total", [3, 9, 17, 36])
 def test_a_budget_is_kept_and_the_simple_layer_gets_least(rule, total):
     ranks = rule(total)(layers())
     assert min(ranks) >= 1 and max(ranks) <= 12 and sum(ranks) <= total and ranks[1] == min(ranks)
-    assert sum(ranks) == total or (rule is budget and ranks[0] == ranks[2] == 12)        # what is left brings a layer nothing
+    assert sum(ranks) == total or (
+        rule is budget and ranks[0] == ranks[2] == 12
+    )  # what is left brings a layer nothing
 
 
 def test_a_budget_beats_the_even_spread():
     kernels, L = layers(), 40
     spectra = [torch.ones(3, L + 1, dtype=torch.float64)] * 3
+
     def error(ranks):
-        return sum(float((k - bt_discrete(k, r)).impulse_response(L).square().sum() / k.impulse_response(L).square().sum())
-                   for k, r in zip(kernels, ranks))
+        return sum(
+            float(
+                (k - bt_discrete(k, r)).impulse_response(L).square().sum()
+                / k.impulse_response(L).square().sum()
+            )
+            for k, r in zip(kernels, ranks)
+        )
+
     assert error(budget(12)(kernels, spectra)) < 0.7 * error([4, 4, 4])
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: by_bound(1.5), "between 0 and 1, got 1.5"), (lambda: by_energy(0), "between 0 and 1, got 0"),
-    (lambda: budget(2)(layers()), "a whole number of states from 3 to 36; got 2"), (lambda: last(37)(layers()), "from 3 to 36; got 37")])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: by_bound(1.5), "between 0 and 1, got 1.5"),
+        (lambda: by_energy(0), "between 0 and 1, got 0"),
+        (lambda: budget(2)(layers()), "a whole number of states from 3 to 36; got 2"),
+        (lambda: layer_adaptive(37)(layers()), "from 3 to 36; got 37"),
+    ],
+)
 def test_rules_that_cannot_be_kept_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -1,4 +1,7 @@
-"""The official releases: small files in each published format, from a folder, an archive and over HTTP; and what is wrong with broken ones."""
+"""The official releases: small files in each published format, from a folder,
+an archive and over HTTP; and what is wrong with broken ones.
+"""
+
 import functools
 import hashlib
 import http.server
@@ -13,26 +16,36 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s4bt.config import ImageData, ListOpsData, PathfinderData, RetrievalData, TextData
 from s4bt.files import UserError
 from s4bt.tasks import SPLITS, image, listops, source
+from s4bt.tasks.options import ImageData, ListOpsData, PathfinderData, RetrievalData, TextData
 from s4bt.tasks.prepare import prepare, show_tokens
 
 SIZES = {"train": 6, "val": 2, "test": 4}
 RNG = np.random.default_rng(0)
 
 
-# -- the releases, small -------------------------------------------------------------------------------------------------------
+# -- the releases, small
+
 
 def expressions(count, offset):
-    return [(f"( ( ( [MAX {i % 10} ) {i // 10} ) ] )", str(max(i % 10, i // 10))) for i in range(offset, offset + count)]
+    return [
+        (f"( ( ( [MAX {i % 10} ) {i // 10} ) ] )", str(max(i % 10, i // 10)))
+        for i in range(offset, offset + count)
+    ]
 
 
 def write_listops(root):
     folder = root / "lra_release" / "lra_release" / "listops-1000"
     folder.mkdir(parents=True)
-    for name, rows in (("train", expressions(8, 0)), ("val", expressions(2, 20)), ("test", expressions(4, 40))):
-        (folder / f"basic_{name}.tsv").write_text("Source\tTarget\n" + "".join(f"{a}\t{b}\n" for a, b in rows))
+    for name, rows in (
+        ("train", expressions(8, 0)),
+        ("val", expressions(2, 20)),
+        ("test", expressions(4, 40)),
+    ):
+        (folder / f"basic_{name}.tsv").write_text(
+            "Source\tTarget\n" + "".join(f"{a}\t{b}\n" for a, b in rows)
+        )
     return ListOpsData(**SIZES, min_length=1, max_length=30, end_token=True)
 
 
@@ -42,7 +55,9 @@ def write_text(root):
             folder = root / "aclImdb" / split / label
             folder.mkdir(parents=True)
             for i in range(4):
-                (folder / f"{i}_{9 if label == 'pos' else 2}.txt").write_bytes(f"{label} número {i} of {split},\r\n0123<br />".encode())
+                (folder / f"{i}_{9 if label == 'pos' else 2}.txt").write_bytes(
+                    f"{label} número {i} of {split},\r\n0123<br />".encode()
+                )
     return TextData(train=6, val=2, test=8, length=60, tokens="characters", min_count=2)
 
 
@@ -50,8 +65,12 @@ def write_retrieval(root):
     folder = root / "lra_release" / "tsv_data"
     folder.mkdir(parents=True)
     for name, count in (("train", 6), ("eval", 2), ("test", 4)):
-        (folder / f"new_aan_pairs.{name}.tsv").write_text("".join(
-            f'{i % 2}\tP{i}\t{name}{i}\tthe "quoted paper {i}\tanother, of {name}\'s {i}\n' for i in range(count)))
+        (folder / f"new_aan_pairs.{name}.tsv").write_text(
+            "".join(
+                f"{i % 2}\tP{i}\t{name}{i}\tthe \"quoted paper {i}\tanother, of {name}'s {i}\n"
+                for i in range(count)
+            )
+        )
     return RetrievalData(**SIZES, length=30)
 
 
@@ -74,7 +93,7 @@ def write_pathfinder(root):
         for i in range(7):
             path = folder / "imgs" / str(k) / f"sample_{i}.png"
             if (k, i) == (0, 3):
-                path.touch()                                            # as one file of the real release
+                path.touch()  # as one file of the real release
             else:
                 Image.fromarray(np.full((32, 32), 20 * i + 10 * k, np.uint8)).save(path)
             rows.append(f"imgs/{k} sample_{i}.png {i} {i % 2} 1.0 14.0 2.0 5 1.5 9 0.9 0.75 0.5\n")
@@ -82,7 +101,13 @@ def write_pathfinder(root):
     return PathfinderData(**SIZES, size=32, segments=14)
 
 
-WRITERS = {"listops": write_listops, "text": write_text, "retrieval": write_retrieval, "image": write_image, "pathfinder": write_pathfinder}
+WRITERS = {
+    "listops": write_listops,
+    "text": write_text,
+    "retrieval": write_retrieval,
+    "image": write_image,
+    "pathfinder": write_pathfinder,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -93,8 +118,12 @@ def small_cifar(monkeypatch):
 @pytest.fixture
 def release(tmp_path):
     """Writes the release of a task below tmp_path/release; returns its settings."""
+
     def write(task):
-        return WRITERS[task](tmp_path / "release").model_copy(update={"source": str(tmp_path / "release")})
+        return WRITERS[task](tmp_path / "release").model_copy(
+            update={"source": str(tmp_path / "release")}
+        )
+
     return write
 
 
@@ -106,12 +135,17 @@ def as_text(row):
     return bytes(np.array(row)[np.array(row) > 0]).decode()
 
 
-# -- every field ---------------------------------------------------------------------------------------------------------------
+# -- every field -----------------------------------------------------------
+
 
 def test_listops_is_read_with_its_own_splits(release, tmp_path):
     data = made("listops", release("listops"), tmp_path)
     assert [listops.show(row) for row in data["val"].x] == ["[MAX 0 2 ] <end>", "[MAX 1 2 ] <end>"]
-    assert data["val"].y.tolist() == [2, 2] and data["val"].lengths.tolist() == [5, 5] and data.info.vocabulary == 17
+    assert (
+        data["val"].y.tolist() == [2, 2]
+        and data["val"].lengths.tolist() == [5, 5]
+        and data.info.vocabulary == 17
+    )
     assert data["train"].y.tolist() == [0, 1, 2, 3, 4, 5]
 
 
@@ -124,14 +158,18 @@ def test_reviews_keep_the_official_test_split(release, tmp_path):
         for row, length, label in zip(data[split].x, data[split].lengths, data[split].y):
             word = [letters[c] for c in ("pos" if label else "neg")]
             assert show_tokens(row, data.info).startswith("pos número" if label else "neg número")
-            assert row[:3].tolist() == word and (row[length:] == 0).all() and (row[:length] > 0).all()
+            assert (
+                row[:3].tolist() == word and (row[length:] == 0).all() and (row[:length] > 0).all()
+            )
     as_bytes = made("text", config.model_copy(update={"tokens": "bytes", "keep": "last"}), tmp_path)
     assert all(as_text(row).endswith("of test,\r\n0123<br />") for row in as_bytes["test"].x)
 
 
 def test_the_same_review_in_training_and_test_is_left_out_of_training(release, tmp_path):
     config = release("text").model_copy(update={"train": 5, "tokens": "bytes"})
-    train, test = (tmp_path / "release" / "aclImdb" / s / "pos" / "0_9.txt" for s in ("train", "test"))
+    train, test = (
+        tmp_path / "release" / "aclImdb" / s / "pos" / "0_9.txt" for s in ("train", "test")
+    )
     train.write_bytes(test.read_bytes())
     data = made("text", config, tmp_path)
     assert test.read_text() not in {as_text(row) for s in ("train", "val") for row in data[s].x}
@@ -147,25 +185,47 @@ def test_pairs_of_papers_are_read_with_quotes_and_shared_papers_are_counted(rele
 
 def test_a_pair_of_papers_in_training_and_test_is_left_out_of_training(release, tmp_path):
     config = release("retrieval").model_copy(update={"train": 5})
-    train, test = (next((tmp_path / "release").rglob(f"new_aan_pairs.{name}.tsv")) for name in ("train", "test"))
-    train.write_text("".join([test.read_text().splitlines(True)[0], *train.read_text().splitlines(True)[1:]]))
+    train, test = (
+        next((tmp_path / "release").rglob(f"new_aan_pairs.{name}.tsv"))
+        for name in ("train", "test")
+    )
+    train.write_text(
+        "".join([test.read_text().splitlines(True)[0], *train.read_text().splitlines(True)[1:]])
+    )
     data = made("retrieval", config, tmp_path)
     assert data["test"].x[0].tobytes() not in {x.tobytes() for x in data["train"].x}
-    assert "1 examples of train that stand in another split, or twice, are left out" in data.info.notes
+    assert (
+        "1 examples of train that stand in another split, or twice, are left out" in data.info.notes
+    )
 
 
 def test_cifar_is_read_as_grey_levels(release, tmp_path):
     data = made("image", release("image"), tmp_path)
-    raw = np.fromfile(tmp_path / "release" / "cifar-10-batches-bin" / "test_batch.bin", np.uint8).reshape(4, -1)
-    pictures = [Image.fromarray(r[1:].reshape(3, 32, 32).transpose(1, 2, 0)).convert("L") for r in raw]
-    assert np.array_equal(data["test"].x, np.stack([np.asarray(p).ravel() for p in pictures]))       # Pillow's own grey
+    raw = np.fromfile(
+        tmp_path / "release" / "cifar-10-batches-bin" / "test_batch.bin", np.uint8
+    ).reshape(4, -1)
+    pictures = [
+        Image.fromarray(r[1:].reshape(3, 32, 32).transpose(1, 2, 0)).convert("L") for r in raw
+    ]
+    assert np.array_equal(
+        data["test"].x, np.stack([np.asarray(p).ravel() for p in pictures])
+    )  # Pillow's own grey
     labels = {}
     for i in range(1, 6):
-        for record in np.fromfile(tmp_path / "release" / "cifar-10-batches-bin" / f"data_batch_{i}.bin", np.uint8).reshape(4, -1):
-            labels[np.asarray(Image.fromarray(record[1:].reshape(3, 32, 32).transpose(1, 2, 0)).convert("L")).tobytes()] = record[0]
+        for record in np.fromfile(
+            tmp_path / "release" / "cifar-10-batches-bin" / f"data_batch_{i}.bin", np.uint8
+        ).reshape(4, -1):
+            labels[
+                np.asarray(
+                    Image.fromarray(record[1:].reshape(3, 32, 32).transpose(1, 2, 0)).convert("L")
+                ).tobytes()
+            ] = record[0]
     for split in ("train", "val"):
         assert [labels[x.tobytes()] for x in data[split].x] == data[split].y.tolist()
-    assert data["test"].y.tolist() == [0, 1, 2, 3] and (data.info.mean, data.info.std) == (122.6, 61)
+    assert data["test"].y.tolist() == [0, 1, 2, 3] and (data.info.mean, data.info.std) == (
+        122.6,
+        61,
+    )
 
 
 def test_pathfinder_images_are_read_and_the_empty_file_is_reported(release, tmp_path):
@@ -173,12 +233,21 @@ def test_pathfinder_images_are_read_and_the_empty_file_is_reported(release, tmp_
     for split in data.splits.values():
         for row, label in zip(split.x, split.y):
             assert len(set(row)) == 1 and (row[0] // 10 // 2) % 2 == label
-    assert data.info.notes == ["imgs/0/sample_3.png is an empty file of the release and was skipped"]
+    assert data.info.notes == [
+        "imgs/0/sample_3.png is an empty file of the release and was skipped"
+    ]
 
 
-# -- from everywhere -----------------------------------------------------------------------------------------------------------
+# -- from everywhere -------------------------------------------------------
 
-@pytest.mark.parametrize("task, below", [("listops", "a/b/c/d/e/f/g"), ("pathfinder", "lra_release/pathfinder32/curv_contour_length_14")])
+
+@pytest.mark.parametrize(
+    "task, below",
+    [
+        ("listops", "a/b/c/d/e/f/g"),
+        ("pathfinder", "lra_release/pathfinder32/curv_contour_length_14"),
+    ],
+)
 def test_files_are_found_wherever_they_sit(task, below, release, tmp_path):
     config = release(task)
     expected = made(task, config, tmp_path)
@@ -188,7 +257,7 @@ def test_files_are_found_wherever_they_sit(task, below, release, tmp_path):
         (tmp_path / "release" / "lra_release").rename(folder)
         folder = tmp_path / "release"
     else:
-        (folder / "metadata" / "._0.npy").write_bytes(b"\0")              # as a Mac leaves them in archives
+        (folder / "metadata" / "._0.npy").write_bytes(b"\0")  # as a Mac leaves them in archives
     again = made(task, config.model_copy(update={"source": str(folder)}), tmp_path)
     assert np.array_equal(expected["train"].x, again["train"].x)
 
@@ -211,7 +280,7 @@ def server(tmp_path):
     (tmp_path / "web").mkdir()
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             how, wanted = self.server.behaviour, self.headers.get("Range")
             self.server.log.append(wanted)
             if how == "403":
@@ -223,14 +292,16 @@ def server(tmp_path):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(content)}")
                 return self.end_headers()
-            start = int(re.match(r"bytes=(\d+)-", wanted)[1]) if wanted and how != "no ranges" else 0
+            start = (
+                int(re.match(r"bytes=(\d+)-", wanted)[1]) if wanted and how != "no ranges" else 0
+            )
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(content) - start))
             self.send_header("ETag", hashlib.md5(content).hexdigest())
             if how == "encoding":
                 self.send_header("Content-Encoding", "x-gzip")
             self.end_headers()
-            self.wfile.write(content[start:len(content) // 2 if how == "cut" else None])
+            self.wfile.write(content[start : len(content) // 2 if how == "cut" else None])
 
         def log_message(self, *_):
             pass
@@ -251,13 +322,16 @@ def test_folder_archive_and_address_give_the_same_arrays(task, name, release, se
     archive = pack(tmp_path / "release", tmp_path / "web" / name.replace("nested", "inner"))
     if name == "nested.tar":
         with tarfile.open(tmp_path / "web" / name, "w") as outer:
-            outer.add(archive, "inner")                                 # a tar without suffix, alone in another
+            outer.add(archive, "inner")  # a tar without suffix, alone in another
         archive = tmp_path / "web" / name
     for origin in (str(archive), f"{server.url}/{name}"):
-        for _ in range(2):                                              # the second time nothing is unpacked or fetched again
+        for _ in range(2):  # the second time nothing is unpacked or fetched again
             data = made(task, config.model_copy(update={"source": origin}), tmp_path / "other")
         for split in SPLITS:
-            assert all(np.array_equal(a, b) for a, b in zip(vars(expected[split]).values(), vars(data[split]).values()))
+            assert all(
+                np.array_equal(a, b)
+                for a, b in zip(vars(expected[split]).values(), vars(data[split]).values())
+            )
     assert len(server.log) == 1
 
 
@@ -282,7 +356,7 @@ def test_a_broken_download_goes_on_where_it_stopped(server, big, tmp_path):
     server.behaviour = "cut"
     with pytest.raises(UserError, match="transfer"):
         source.download(url, tmp_path / "again.zip")
-    server.behaviour = "no ranges"                                      # starts over
+    server.behaviour = "no ranges"  # starts over
     assert source.download(url, tmp_path / "again.zip").read_bytes() == content
 
 
@@ -290,9 +364,11 @@ def test_a_download_that_was_whole_but_not_checked_is_finished(server, big, tmp_
     (url, content), target = big, tmp_path / "big.zip"
     target.with_name("big.zip.part").write_bytes(content)
     target.with_name("big.zip.etag").write_text(hashlib.md5(content).hexdigest())
-    assert source.download(url, target).read_bytes() == content and server.log == [f"bytes={len(content)}-"]
+    assert source.download(url, target).read_bytes() == content and server.log == [
+        f"bytes={len(content)}-"
+    ]
     target.unlink()
-    target.with_name("big.zip.part").write_bytes(content + b"more")     # of another version
+    target.with_name("big.zip.part").write_bytes(content + b"more")  # of another version
     target.with_name("big.zip.etag").write_text("another")
     assert source.download(url, target).read_bytes() == content
 
@@ -304,7 +380,9 @@ def test_a_server_that_names_an_encoding_gives_the_same_file(server, big, tmp_pa
 
 def test_an_address_that_refuses_or_gives_a_page_is_named(server, tmp_path):
     server.behaviour = "403"
-    with pytest.raises(UserError, match="/lra_release.gz answers 403 Forbidden. .*as source in params.yaml"):
+    with pytest.raises(
+        UserError, match="/lra_release.gz answers 403 Forbidden. .*as source in params.yaml"
+    ):
         source.download(f"{server.url}/lra_release.gz", tmp_path / "raw" / "lra_release.gz")
     with pytest.raises(UserError, match="the transfer broke off"):
         source.download("http://127.0.0.1:9/nothing.zip", tmp_path / "raw" / "nothing.zip")
@@ -316,19 +394,30 @@ def test_an_address_that_refuses_or_gives_a_page_is_named(server, tmp_path):
 
 
 def test_a_checksum_that_differs_is_refused(server, big, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="its sha256 is .*, expected 0000.* delete it and get it again"):
+    with pytest.raises(
+        UserError, match="its sha256 is .*, expected 0000.* delete it and get it again"
+    ):
         source.download(big[0], tmp_path / "big.zip", "0" * 64)
     assert [p.name for p in tmp_path.iterdir()] == ["web"]
     monkeypatch.setitem(source.PUBLISHED, "big.zip", "f" * 32)
     with pytest.raises(UserError, match="its md5 is .*, expected ffff"):
         source.verify(tmp_path / "web" / "big.zip", "big.zip", None)
-    with pytest.raises(UserError, match="is a folder, and sha256 in params.yaml is that of an archive"):
+    with pytest.raises(
+        UserError, match="is a folder, and sha256 in params.yaml is that of an archive"
+    ):
         made("image", ImageData(**SIZES, source=str(tmp_path), sha256="0" * 64), tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-@pytest.mark.parametrize("what, message", [("../out.txt", "outside of the folder"), ("/out.txt", "outside of the folder"),
-                                           ("link", "is a link"), ("hard link", "is a link")])
+@pytest.mark.parametrize(
+    "what, message",
+    [
+        ("../out.txt", "outside of the folder"),
+        ("/out.txt", "outside of the folder"),
+        ("link", "is a link"),
+        ("hard link", "is a link"),
+    ],
+)
 def test_archives_that_lead_outside_are_refused(kind, what, message, tmp_path):
     path = tmp_path / f"a.{kind}"
     if kind == "zip":
@@ -340,7 +429,10 @@ def test_archives_that_lead_outside_are_refused(kind, what, message, tmp_path):
     else:
         entry = tarfile.TarInfo(what)
         if "link" in what:
-            entry.type, entry.linkname = (tarfile.SYMTYPE if what == "link" else tarfile.LNKTYPE), "/etc/passwd"
+            entry.type, entry.linkname = (
+                (tarfile.SYMTYPE if what == "link" else tarfile.LNKTYPE),
+                "/etc/passwd",
+            )
         with tarfile.open(path, "w") as archive:
             archive.addfile(tarfile.TarInfo("fine.txt"), io.BytesIO())
             archive.addfile(entry, io.BytesIO())
@@ -357,19 +449,30 @@ def damaged(path, release, how):
         content = content[:-8]
     elif how == "cut between two files":
         with tarfile.open(path) as archive:
-            content = content[:archive.getmembers()[-1].offset]
+            content = content[: archive.getmembers()[-1].offset]
     else:
         content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name, how", [("a.tar.gz", "cut"), ("a.tar.gz", "without its checksum"), ("a.tar.gz", "one bit"), ("a.zip", "cut"),
-                                       ("a.zip", "one bit"), ("a.tar", "cut between two files")])
+@pytest.mark.parametrize(
+    "name, how",
+    [
+        ("a.tar.gz", "cut"),
+        ("a.tar.gz", "without its checksum"),
+        ("a.tar.gz", "one bit"),
+        ("a.zip", "cut"),
+        ("a.zip", "one bit"),
+        ("a.tar", "cut between two files"),
+    ],
+)
 def test_a_damaged_archive_is_refused(name, how, release, tmp_path):
     release("image")
     path = tmp_path / name
     damaged(path, tmp_path / "release", how)
-    with pytest.raises(UserError, match="the archive is damaged, was cut|neither a folder nor a tar or zip archive"):
+    with pytest.raises(
+        UserError, match="the archive is damaged, was cut|neither a folder nor a tar or zip archive"
+    ):
         source.open_release(ImageData(**SIZES, source=str(path)), tmp_path / "raw")
     assert not [p for p in (tmp_path / "raw").rglob("*") if p.is_file() and p.name != ".lock"]
 
@@ -381,7 +484,10 @@ def test_a_tar_whose_last_file_is_a_zip_is_a_tar(tmp_path):
     with tarfile.open(tmp_path / "both.tar", "w") as archive:
         archive.add(tmp_path / "a.txt", "a.txt")
         archive.add(tmp_path / "in.zip", "in.zip")
-    assert sorted(p.name for p in source.unpack(tmp_path / "both.tar", releases=tmp_path / "releases").iterdir()) == ["a.txt", "in.zip"]
+    assert sorted(
+        p.name
+        for p in source.unpack(tmp_path / "both.tar", releases=tmp_path / "releases").iterdir()
+    ) == ["a.txt", "in.zip"]
 
 
 def test_what_is_no_archive_is_said(tmp_path):
@@ -395,15 +501,23 @@ def test_what_is_no_archive_is_said(tmp_path):
 
 def test_what_was_looked_for_and_what_is_there_is_said(release, tmp_path):
     config = release("listops")
-    (tmp_path / "release" / "lra_release" / "lra_release" / "listops-1000" / "basic_val.tsv").rename(tmp_path / "release" / "valid.tsv")
-    with pytest.raises(UserError, match=r"does not hold ListOps.*: basic_val.tsv not found. It holds valid.tsv, .*basic_test.tsv"):
+    (
+        tmp_path / "release" / "lra_release" / "lra_release" / "listops-1000" / "basic_val.tsv"
+    ).rename(tmp_path / "release" / "valid.tsv")
+    with pytest.raises(
+        UserError,
+        match=r"does not hold ListOps.*: basic_val.tsv not found. It holds valid.tsv, .*basic_test.tsv",
+    ):
         made("listops", config, tmp_path)
     pack(tmp_path / "release", tmp_path / "release" / "lra_release.gz")
-    with pytest.raises(UserError, match="If lra_release.gz holds the release, name that file as source"):
+    with pytest.raises(
+        UserError, match="If lra_release.gz holds the release, name that file as source"
+    ):
         made("listops", config, tmp_path)
 
 
-# -- broken contents -----------------------------------------------------------------------------------------------------------
+# -- broken contents -------------------------------------------------------
+
 
 def edit(path, old, new):
     content = path.read_bytes()
@@ -412,32 +526,120 @@ def edit(path, old, new):
 
 
 BROKEN = {
-    "a truncated row": ("listops", "basic_train.tsv", functools.partial(edit, old=b"4 ) 0 ) ] )\t4\n", new=b"4\n"),
-                        r"basic_train.tsv, line 6: expected an expression, a tab and a digit, found 1 columns"),
-    "a header that is missing": ("listops", "basic_val.tsv", functools.partial(edit, old=b"Source\tTarget\n", new=b""), "line 1: expected the header"),
-    "a label out of range": ("listops", "basic_test.tsv", functools.partial(edit, old=b"\t4\n", new=b"\t10\n"), "basic_test.tsv, line 2: .*ending in '10'"),
-    "unbalanced brackets": ("listops", "basic_train.tsv", functools.partial(edit, old=b"0 ) 0 ) ]", new=b"0 ) 0 ) ] ]"),
-                            r"line 2: brackets are unbalanced at token 4, '\]'"),
-    "an open bracket": ("listops", "basic_train.tsv", functools.partial(edit, old=b"0 ) 0 ) ]", new=b"0 ) 0 ) "), "line 2: 1 brackets are not closed"),
-    "an unknown token": ("listops", "basic_train.tsv", functools.partial(edit, old=b"[MAX", new=b"[MAD"), r"line 2: unknown token '\[MAD'"),
-    "bytes that are not UTF-8": ("listops", "basic_train.tsv", functools.partial(edit, old=b"[MAX 1", new=b"[MAX \xff"), "line 3: byte 12 is not UTF-8"),
-    "a review that is not UTF-8": ("text", "train/pos/2_9.txt", functools.partial(edit, old="ú".encode(), new=b"\xfa"), "2_9.txt: byte 6 is not UTF-8"),
-    "an empty review": ("text", "test/neg/1_2.txt", lambda path: path.write_text(""), "1_2.txt: the review is empty"),
-    "a folder without reviews": ("text", "test/neg", lambda path: [p.unlink() for p in path.iterdir()], "no <id>_<rating>.txt in it"),
-    "too few columns": ("retrieval", "new_aan_pairs.eval.tsv", functools.partial(edit, old=b"\tP1", new=b""),
-                        "eval.tsv, line 2: expected 5 columns label, id1, .*found 4"),
-    "a paper that was cut": ("retrieval", "new_aan_pairs.eval.tsv", lambda path: path.write_bytes(path.read_bytes()[:-5]),
-                             "eval.tsv, line 2: the last line has no end"),
-    "a wrong label": ("retrieval", "new_aan_pairs.eval.tsv", functools.partial(edit, old=b"0\tP0", new=b"2\tP0"), "line 1: .*with label 0 or 1"),
-    "a file that was cut": ("image", "data_batch_3.bin", lambda path: path.write_bytes(path.read_bytes()[:-1]),
-                            "data_batch_3.bin: 12,291 bytes, expected 4 records of 3073"),
-    "an image's label": ("image", "test_batch.bin", lambda path: path.write_bytes(b"\x0b" + path.read_bytes()[1:]), "record 1: label 11 is not in 0..9"),
-    "a PNG of another size": ("pathfinder", "imgs/1/sample_2.png", lambda path: Image.new("L", (16, 32)).save(path),
-                              "sample_2.png: 16 x 32 pixels, expected 32 x 32"),
-    "a PNG that was cut": ("pathfinder", "imgs/1/sample_2.png", lambda path: path.write_bytes(path.read_bytes()[:60]), "sample_2.png: not a whole PNG"),
-    "an image that is missing": ("pathfinder", "imgs/1/sample_2.png", Path.unlink, "metadata/1.npy, line 3: it names .*sample_2.png, which is not there"),
-    "metadata of another kind": ("pathfinder", "metadata/0.npy", functools.partial(edit, old=b" 0 0 1.0", new=b" 0 5 1.0"),
-                                 "metadata/0.npy, line 1: expected folder, file, index, label"),
+    "a truncated row": (
+        "listops",
+        "basic_train.tsv",
+        functools.partial(edit, old=b"4 ) 0 ) ] )\t4\n", new=b"4\n"),
+        r"basic_train.tsv, line 6: expected an expression, a tab and a digit, found 1 columns",
+    ),
+    "a header that is missing": (
+        "listops",
+        "basic_val.tsv",
+        functools.partial(edit, old=b"Source\tTarget\n", new=b""),
+        "line 1: expected the header",
+    ),
+    "a label out of range": (
+        "listops",
+        "basic_test.tsv",
+        functools.partial(edit, old=b"\t4\n", new=b"\t10\n"),
+        "basic_test.tsv, line 2: .*ending in '10'",
+    ),
+    "unbalanced brackets": (
+        "listops",
+        "basic_train.tsv",
+        functools.partial(edit, old=b"0 ) 0 ) ]", new=b"0 ) 0 ) ] ]"),
+        r"line 2: brackets are unbalanced at token 4, '\]'",
+    ),
+    "an open bracket": (
+        "listops",
+        "basic_train.tsv",
+        functools.partial(edit, old=b"0 ) 0 ) ]", new=b"0 ) 0 ) "),
+        "line 2: 1 brackets are not closed",
+    ),
+    "an unknown token": (
+        "listops",
+        "basic_train.tsv",
+        functools.partial(edit, old=b"[MAX", new=b"[MAD"),
+        r"line 2: unknown token '\[MAD'",
+    ),
+    "bytes that are not UTF-8": (
+        "listops",
+        "basic_train.tsv",
+        functools.partial(edit, old=b"[MAX 1", new=b"[MAX \xff"),
+        "line 3: byte 12 is not UTF-8",
+    ),
+    "a review that is not UTF-8": (
+        "text",
+        "train/pos/2_9.txt",
+        functools.partial(edit, old="ú".encode(), new=b"\xfa"),
+        "2_9.txt: byte 6 is not UTF-8",
+    ),
+    "an empty review": (
+        "text",
+        "test/neg/1_2.txt",
+        lambda path: path.write_text(""),
+        "1_2.txt: the review is empty",
+    ),
+    "a folder without reviews": (
+        "text",
+        "test/neg",
+        lambda path: [p.unlink() for p in path.iterdir()],
+        "no <id>_<rating>.txt in it",
+    ),
+    "too few columns": (
+        "retrieval",
+        "new_aan_pairs.eval.tsv",
+        functools.partial(edit, old=b"\tP1", new=b""),
+        "eval.tsv, line 2: expected 5 columns label, id1, .*found 4",
+    ),
+    "a paper that was cut": (
+        "retrieval",
+        "new_aan_pairs.eval.tsv",
+        lambda path: path.write_bytes(path.read_bytes()[:-5]),
+        "eval.tsv, line 2: the last line has no end",
+    ),
+    "a wrong label": (
+        "retrieval",
+        "new_aan_pairs.eval.tsv",
+        functools.partial(edit, old=b"0\tP0", new=b"2\tP0"),
+        "line 1: .*with label 0 or 1",
+    ),
+    "a file that was cut": (
+        "image",
+        "data_batch_3.bin",
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        "data_batch_3.bin: 12,291 bytes, expected 4 records of 3073",
+    ),
+    "an image's label": (
+        "image",
+        "test_batch.bin",
+        lambda path: path.write_bytes(b"\x0b" + path.read_bytes()[1:]),
+        "record 1: label 11 is not in 0..9",
+    ),
+    "a PNG of another size": (
+        "pathfinder",
+        "imgs/1/sample_2.png",
+        lambda path: Image.new("L", (16, 32)).save(path),
+        "sample_2.png: 16 x 32 pixels, expected 32 x 32",
+    ),
+    "a PNG that was cut": (
+        "pathfinder",
+        "imgs/1/sample_2.png",
+        lambda path: path.write_bytes(path.read_bytes()[:60]),
+        "sample_2.png: not a whole PNG",
+    ),
+    "an image that is missing": (
+        "pathfinder",
+        "imgs/1/sample_2.png",
+        Path.unlink,
+        "metadata/1.npy, line 3: it names .*sample_2.png, which is not there",
+    ),
+    "metadata of another kind": (
+        "pathfinder",
+        "metadata/0.npy",
+        functools.partial(edit, old=b" 0 0 1.0", new=b" 0 5 1.0"),
+        "metadata/0.npy, line 1: expected folder, file, index, label",
+    ),
 }
 
 

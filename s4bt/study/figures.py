@@ -72,11 +72,16 @@ def pareto(ax, cells: pd.DataFrame, x: str, label: str) -> None:
     """Accuracy against a cost, column x of the cells; the line joins those that nothing beats."""
     for part in _arms(cells):
         part, style = part.sort_values(x), style_of(next(part.itertuples()))
-        ax.plot(part[x], PERCENT * part["mean"], ls="", ms=5, label=style.label, **style.options())
+        size = 8 if style.marker == "*" else 5
+        mean = PERCENT * part["mean"]
+        ax.plot(part[x], mean, ls="", ms=size, label=style.label, **style.options())
     ordered = cells.sort_values([x, "mean"], ascending=[True, False])
     best = ordered[ordered["mean"] > ordered["mean"].cummax().shift(fill_value=-1)]
     ax.step(best[x], PERCENT * best["mean"], where="post", color="0.5", lw=0.8, zorder=0)
     ax.set(xlabel=label, ylabel="test accuracy, %", xscale="log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def one_shot(ax, cells: pd.DataFrame, chance: float | None = None) -> None:
@@ -100,30 +105,26 @@ def one_shot(ax, cells: pd.DataFrame, chance: float | None = None) -> None:
     ax.set(xlabel="modes kept, r", ylabel="test accuracy, %")
 
 
-def kept_accuracy(ax, losses: pd.DataFrame, methods: list[str], state: int) -> None:
-    """Points lost without retraining, mean over the tasks, for some methods; labels at the curves.
+def kept_accuracy(ax, losses: pd.DataFrame, methods: dict[str, str], state: int) -> None:
+    """Change of accuracy without retraining, mean over the tasks; labels stand at the curves.
 
-    losses: rows of `one_shot_losses` of task "all".
+    losses: rows of `one_shot_losses` of task "all"; methods: what a method is called in the
+    picture.
     """
-    for name in methods:
+    for name, words in methods.items():
         part, style = losses[losses.method == name].sort_values("rank"), method_style(name)
-        lost = -PERCENT * part.loss
-        ax.plot(part["rank"], lost, lw=1.6, ms=6, **style)
-        ax.annotate(
-            name,
-            (part["rank"].iloc[0], lost.iloc[0]),
-            xytext=(-6, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            color=style["color"],
-        )
+        change = -PERCENT * part.loss
+        ax.plot(part["rank"], change, lw=1.6, ms=6, **style)
+        place = part["rank"].iloc[0], change.iloc[0]
+        options = {"textcoords": "offset points", "ha": "right", "va": "center"}
+        ax.annotate(words, place, xytext=(-8, 0), color=style["color"], **options)
     ax.axhline(0, color="0.2", lw=1)
     ranks = sorted(set(losses["rank"]))
     ax.set_xscale("log", base=2)
-    ax.set_xlim(ranks[0] / 2.6, ranks[-1] * 1.15)
+    ax.set_xlim(ranks[0] / 3.4, ranks[-1] * 1.15)
     ax.set_xticks(ranks, [f"{rank} of {state}" for rank in ranks])
-    ax.set(xlabel="modes kept per channel, no retraining", ylabel="accuracy, points")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set(xlabel="modes kept per channel", ylabel="change in test accuracy, points")
 
 
 def one_shot_and_retrained(axes, cells: pd.DataFrame, chance: float | None = None) -> None:

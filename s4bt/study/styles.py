@@ -33,12 +33,12 @@ class Style:
 # By arm and kind of poles.
 _BASELINES = {
     ("skew-hippo", "tied"): Style("(a) Skew-HiPPO, retraining steps", "#de8f05", "<", "-"),
-    ("skew-hippo", "per-channel"): Style("(a) Skew-HiPPO per channel", "#de8f05", "<", "--"),
+    ("skew-hippo", "per-channel"): Style("(a) Skew-HiPPO per channel", "#de8f05", "d", "--"),
     ("skew-hippo-long", "tied"): Style("(b) Skew-HiPPO, all steps", "#56b4e9", "^", "-."),
     ("untruncated", "tied"): Style("(d) untruncated, trained on", "#333333", "D", "--"),
     ("skew-hippo-rest", "tied"): Style("(e) Skew-HiPPO, pretrained rest", "#666666", ">", "-."),
     ("skew-hippo-rest", "per-channel"): Style(
-        "(e) Skew-HiPPO per channel, pretrained rest", "#666666", ">", ":"
+        "(e) Skew-HiPPO per channel, pretrained rest", "#666666", "8", ":"
     ),
     ("pretrained", "tied"): Style("pretrained", "#333333", "*", "-"),
 }

@@ -1,9 +1,14 @@
 """What the benchmarks share: rows with limits, timing, exponents, and files that are whole."""
+
 import csv
 import os
 import time
 
-for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):           # before NumPy is imported; torch sets its own
+for threads in (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+):  # before NumPy is imported; torch sets its own
     os.environ[threads] = "1"
 
 import numpy as np
@@ -26,7 +31,9 @@ def seconds(function, repeat: int = 3) -> float:
 
 
 def side_by_side(functions: dict, repeat: int = 3) -> dict[str, float]:
-    """The best of some runs of each function in seconds, taken in turn, so that a slow moment of the machine meets all of them."""
+    """The best of some runs of each function in seconds, taken in turn,
+    so that a slow moment of the machine meets all of them.
+    """
     best = dict.fromkeys(functions, np.inf)
     for turn in range(repeat + 1):
         for name, function in functions.items():
@@ -47,8 +54,13 @@ def exponent(sizes, values) -> float:
 
 def row(what: str, value: float, unit: str, limit: float | None = None) -> dict:
     """A line of the table; `met` says whether the value is at most the limit."""
-    line = {"what": what, "value": f"{value:.3g}", "unit": unit, "limit": "" if limit is None else f"{limit:.3g}",
-            "met": "" if limit is None else value <= limit}
+    line = {
+        "what": what,
+        "value": f"{value:.3g}",
+        "unit": unit,
+        "limit": "" if limit is None else f"{limit:.3g}",
+        "met": "" if limit is None else value <= limit,
+    }
     print(line, flush=True)
     return line
 

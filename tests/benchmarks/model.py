@@ -1,7 +1,7 @@
 """Time of a whole model's forward pass against the modes kept: results/bench/model.csv.
 
-Models of scale laptop, a batch of 32 sequences of full length, one thread, evaluation mode, median of
-several runs. `60_compare` draws accuracy against these times.
+Models of scale laptop, a batch of 32 sequences of full length, one thread, evaluation mode, median
+of several runs. `60_compare` draws accuracy against these times.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""How fast data are made, read and delivered, and with how much memory: `make bench` writes results/bench/tasks.csv.
+"""How fast data are made, read and delivered, and with how much memory: `make bench` writes
+results/bench/tasks.csv.
 
-Each row is measured in a process of its own; memory is the peak of its and its workers' resident pages, those of mapped files, which the
-kernel takes back at will, not counted.
+Each row is measured in a process of its own; memory is the peak of its and its workers' resident
+pages, those of mapped files, which the kernel takes back at will, not counted.
 """
+
 import json
 import subprocess
 import sys
@@ -11,23 +13,26 @@ import threading
 import time
 from pathlib import Path
 
-from tests.benchmarks.common import OUT, finish  # first, because it sets the number of threads
-
 import matplotlib.pyplot as plt
 import numpy as np
 import psutil
 import torch
 
-from s4bt.config import TASK_NAMES, ListOpsData, TextData, load_task
-from s4bt.files import RAW, ROOT
-from s4bt.model import S4Model
-from s4bt.tasks import Dataset, Info, Split, text
+from s4bt.files import ROOT
+from s4bt.nn.s4 import S4Model
+from s4bt.study.batches import batch, deliver, shuffled
+from s4bt.study.config import load_task
+from s4bt.study.devices import seed_everything
+from s4bt.study.train import optimizer
+from s4bt.tasks import TASKS, Dataset, Info, Split, text
 from s4bt.tasks import listops as listops_task
 from s4bt.tasks import pathfinder as pathfinder_task
+from s4bt.tasks.options import ListOpsData, TextData
 from s4bt.tasks.prepare import prepare
-from s4bt.train import batch, deliver, order, optimizer, seed_everything
+from s4bt.tasks.releases import RAW
+from tests.benchmarks.common import OUT, finish  # first, because it sets the number of threads
 
-MEMORY = 2000       # MB
+MEMORY = 2000  # MB
 
 
 def generate(task: str, data) -> int:
@@ -36,7 +41,9 @@ def generate(task: str, data) -> int:
 
 
 def listops() -> int:
-    return generate("listops", ListOpsData(train=96000, val=2000, test=2000, min_length=500, max_length=2000))
+    return generate(
+        "listops", ListOpsData(train=96000, val=2000, test=2000, min_length=500, max_length=2000)
+    )
 
 
 def paths(task: str, count: int) -> int:
@@ -46,14 +53,24 @@ def paths(task: str, count: int) -> int:
 
 def reviews(folder: Path) -> int:
     """50,000 files in the layout of aclImdb, made of the packaged reviews."""
-    data = TextData(train=22500, val=2400, test=25000, length=4096, tokens="characters", end_token=True, source=str(folder))
+    data = TextData(
+        train=22500,
+        val=2400,
+        test=25000,
+        length=4096,
+        tokens="characters",
+        end_token=True,
+        source=str(folder),
+    )
     return generate("text", data)
 
 
 def write_reviews(folder: Path) -> None:
     for split in ("train", "test"):
         for number, (review, label) in enumerate(text.packaged(RAW).items()):
-            path = folder / "aclImdb" / split / ("neg", "pos")[label] / f"{number}_{9 * label + 1}.txt"
+            path = (
+                folder / "aclImdb" / split / ("neg", "pos")[label] / f"{number}_{9 * label + 1}.txt"
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{split}: {review}")
         for extra in range(25_000 - number - 1):
@@ -67,7 +84,7 @@ def train_from_disk(steps: int = 60) -> int:
         x = np.lib.format.open_memmap(Path(folder) / "x.npy", "w+", np.uint8, (200_000, 16_384))
         block = np.random.default_rng(0).integers(0, 256, (1000, 16_384), np.uint8)
         for start in range(0, len(x), 1000):
-            x[start:start + 1000] = block
+            x[start : start + 1000] = block
         x.flush()
         del x
         x = np.load(Path(folder) / "x.npy", mmap_mode="r")
@@ -75,8 +92,10 @@ def train_from_disk(steps: int = 60) -> int:
         model = S4Model(0, 2, layers=1, width=4, state=4)
         opt = torch.optim.SGD(model.parameters(), 0.1)
         info = Info(0, 2, mean=127.5, std=127.5)
-        numbers = order(np.random.default_rng(0), split.lengths, 16, 1)
-        for _, (rows, lengths, y) in zip(range(steps), deliver(info, split, numbers, torch.device("cpu"))):
+        numbers = shuffled(np.random.default_rng(0), split.lengths, 16, 1)
+        for _, (rows, lengths, y) in zip(
+            range(steps), deliver(info, split, numbers, torch.device("cpu"))
+        ):
             opt.zero_grad()
             torch.nn.functional.cross_entropy(model(rows, lengths), y).backward()
             opt.step()
@@ -84,7 +103,9 @@ def train_from_disk(steps: int = 60) -> int:
 
 
 def delivery(task: str) -> dict[str, float]:
-    """Share of a training step that making its batch takes, scale laptop, one thread, median of 40."""
+    """Share of a training step that making its batch takes, scale laptop, one thread,
+    median of 40.
+    """
     seed_everything(0)
     config, _ = load_task("laptop", task)
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:
@@ -92,8 +113,12 @@ def delivery(task: str) -> dict[str, float]:
         info, train = data.info, data["train"]
         model = S4Model(info.vocabulary, info.classes, info.documents, **config.model.model_dump())
         opt = optimizer(model, config.pretrain, 0.01)
-        numbers = order(np.random.default_rng(0), np.array(train.lengths).reshape(len(train), -1).max(1), config.pretrain.batch,
-                        config.pretrain.bucket)
+        numbers = shuffled(
+            np.random.default_rng(0),
+            np.array(train.lengths).reshape(len(train), -1).max(1),
+            config.pretrain.batch,
+            config.pretrain.bucket,
+        )
         took = []
         for _, index in zip(range(50), numbers):
             start = time.perf_counter()
@@ -107,7 +132,9 @@ def delivery(task: str) -> dict[str, float]:
 
 
 def bucketing(steps: int = 200) -> dict[str, float]:
-    """Seconds of a training step of listops, scale laptop, with buckets of 8, over those without; alternately, one thread."""
+    """Seconds of a training step of listops, scale laptop, with buckets of 8, over those without;
+    alternately, one thread.
+    """
     seed_everything(0)
     config, _ = load_task("laptop", "listops")
     took = {1: 0.0, 8: 0.0}
@@ -115,7 +142,12 @@ def bucketing(steps: int = 200) -> dict[str, float]:
         data = prepare("listops", config.data, Path(folder) / "arrays")
         model = S4Model(data.info.vocabulary, data.info.classes, **config.model.model_dump())
         opt = optimizer(model, config.pretrain, 0.01)
-        numbers = {b: order(np.random.default_rng(0), np.array(data["train"].lengths), config.pretrain.batch, b) for b in took}
+        numbers = {
+            b: shuffled(
+                np.random.default_rng(0), np.array(data["train"].lengths), config.pretrain.batch, b
+            )
+            for b in took
+        }
         for step in range(2 * steps):
             b = (1, 8)[step % 2]
             start = time.perf_counter()
@@ -129,11 +161,17 @@ def bucketing(steps: int = 200) -> dict[str, float]:
 
 def draw_generators(path: Path) -> None:
     """Lengths and labels of ListOps and samples of both Pathfinders, at Long Range Arena size."""
-    drawn = [listops_task.trees(ListOpsData(train=1, val=1, test=1, min_length=500, max_length=2000), c) for c in range(16)]
+    drawn = [
+        listops_task.trees(ListOpsData(train=1, val=1, test=1, min_length=500, max_length=2000), c)
+        for c in range(16)
+    ]
     lengths, labels = np.concatenate([d[1] for d in drawn]), np.concatenate([d[2] for d in drawn])
     share = len(lengths) / (16 * listops_task.TREES)
-    print(f"ListOps: {share:.1%} of the trees whose root is an operator are kept; mean length {lengths.mean():.0f}; labels "
-          + " ".join(f"{n / len(labels):.1%}" for n in np.bincount(labels)))
+    print(
+        f"ListOps: {share:.1%} of the trees whose root is an operator are kept; mean length "
+        f"{lengths.mean():.0f}; labels "
+        + " ".join(f"{n / len(labels):.1%}" for n in np.bincount(labels))
+    )
     figure = plt.figure(figsize=(9, 5.4), layout="constrained")
     top, middle, bottom = figure.subfigures(3, 1, height_ratios=[1.5, 1, 1])
     a, b = top.subplots(1, 2)
@@ -145,7 +183,9 @@ def draw_generators(path: Path) -> None:
         data = load_task("paper", task)[0].data
         s = pathfinder_task.scenes(data, 0)
         few = pathfinder_task.Scenes([c[:9] for c in s.contours], s.discs[:9], s.labels[:9])
-        for ax, image, label in zip(part.subplots(1, 9), pathfinder_task.draw(few, data), few.labels):
+        for ax, image, label in zip(
+            part.subplots(1, 9), pathfinder_task.draw(few, data), few.labels
+        ):
             ax.imshow(image, cmap="gray", vmin=0, vmax=255)
             ax.set_title(f"label {label}", size=8)
             ax.axis("off")
@@ -153,19 +193,30 @@ def draw_generators(path: Path) -> None:
 
 
 def measured(expression: str) -> tuple[float, float, float]:
-    """(value, seconds, peak MB) of an expression over this file's names, in a process of its own."""
-    code = (f"import json, sys, time; from pathlib import Path; sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]; import tasks\n"
-            f"if __name__ == '__main__':\n    start = time.perf_counter(); value = tasks.{expression}\n"
-            "    print(json.dumps([value, time.perf_counter() - start]))")
+    """(value, seconds, peak MB) of an expression over this file's names,
+    in a process of its own.
+    """
+    code = (
+        f"import json, sys, time; from pathlib import Path; sys.path[:0] = [{str(ROOT)!r}, "
+        f"{str(Path(__file__).parent)!r}]; import tasks\nif __name__ == '__main__':\n    start = "
+        f"time.perf_counter(); value = tasks.{expression}\n    print(json.dumps([value, "
+        "time.perf_counter() - start]))"
+    )
     with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
         script.write(code)
         script.flush()
-        process, peak = subprocess.Popen([sys.executable, script.name], stdout=subprocess.PIPE, text=True), [0.0]
+        process, peak = (
+            subprocess.Popen([sys.executable, script.name], stdout=subprocess.PIPE, text=True),
+            [0.0],
+        )
 
         def watch() -> None:
             while process.poll() is None:
                 total = 0
-                for p in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+                for p in [
+                    psutil.Process(process.pid),
+                    *psutil.Process(process.pid).children(recursive=True),
+                ]:
                     try:
                         memory = p.memory_info()
                         total += memory.rss - memory.shared
@@ -191,19 +242,58 @@ def main() -> None:
         value, seconds, peak = measured(expression)
         reached = score(value, seconds)
         met = (reached >= limit if unit.endswith("/s") else reached <= limit) and peak < MEMORY
-        rows.append({"what": what, "value": f"{reached:.3g}", "unit": unit, "limit": limit, "memory_MB": round(peak), "met": met})
+        rows.append(
+            {
+                "what": what,
+                "value": f"{reached:.3g}",
+                "unit": unit,
+                "limit": limit,
+                "memory_MB": round(peak),
+                "met": met,
+            }
+        )
         print(rows[-1], flush=True)
 
     row("ListOps, 100,000 expressions of 500 to 2000 tokens", "listops()", 180, "s", lambda _, s: s)
-    row("Pathfinder 32 x 32, 200,000 images", "paths('pathfinder', 200_000)", 600, "s", lambda _, s: s)
-    row("Path-X 128 x 128, 10,000 images", "paths('pathx', 10_000)", 100, "images/s", lambda n, s: n / s)
+    row(
+        "Pathfinder 32 x 32, 200,000 images",
+        "paths('pathfinder', 200_000)",
+        600,
+        "s",
+        lambda _, s: s,
+    )
+    row(
+        "Path-X 128 x 128, 10,000 images",
+        "paths('pathx', 10_000)",
+        100,
+        "images/s",
+        lambda n, s: n / s,
+    )
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:
         write_reviews(Path(folder))
         row("aclImdb, 50,000 files", f"reviews(Path({folder!r}))", 60, "s", lambda _, s: s)
-    row("Path-X 200,000 x 16,384 trained from disk, 60 steps", "train_from_disk()", 600, "s", lambda _, s: s)
-    for task in TASK_NAMES:
-        row(f"batch of {task}, share of a training step", f"delivery({task!r})", 0.05, "share", lambda v, _: v["share"])
-    row("ListOps, step with buckets of 8 over one without", "bucketing()", 1.0, "ratio", lambda v, _: v["share"])
+    row(
+        "Path-X 200,000 x 16,384 trained from disk, 60 steps",
+        "train_from_disk()",
+        600,
+        "s",
+        lambda _, s: s,
+    )
+    for task in TASKS:
+        row(
+            f"batch of {task}, share of a training step",
+            f"delivery({task!r})",
+            0.05,
+            "share",
+            lambda v, _: v["share"],
+        )
+    row(
+        "ListOps, step with buckets of 8 over one without",
+        "bucketing()",
+        1.0,
+        "ratio",
+        lambda v, _: v["share"],
+    )
     draw_generators(OUT / "generators.png")
     finish("tasks", rows)
 

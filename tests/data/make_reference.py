@@ -5,6 +5,7 @@
 The values are the roots of the eigenvalues of P Q, with both Gramians formed entry by entry and FLINT's eigenvalues at 1000 bits or more:
 another method and another arithmetic than those of s4bt.balance. Twice as many bits must give the same float64 values.
 """
+
 import json
 import sys
 from pathlib import Path
@@ -21,19 +22,34 @@ def skew_hippo(N):
 
 def systems():
     """name, poles (log poles of a discrete system), residues, discrete and real or not."""
+
     def rng(seed):
         return np.random.default_rng(seed)
+
     normal = lambda r, n: r.normal(size=n) + 1j * r.normal(size=n)  # noqa: E731
     init = lambda n: skew_hippo(n)  # noqa: E731
-    trained = lambda r, n: -0.5 * np.exp(0.7 * r.normal(size=n)) + 1j * skew_hippo(n).imag * (1 + 0.05 * r.normal(size=n))  # noqa: E731
+    trained = lambda r, n: (
+        -0.5 * np.exp(0.7 * r.normal(size=n))
+        + 1j * skew_hippo(n).imag * (1 + 0.05 * r.normal(size=n))
+    )
     clustered = lambda r, n: -0.5 + 1e-3 * r.normal(size=n) + 1j * (3 + 1e-2 * r.normal(size=n))  # noqa: E731
     for n in (16, 64, 256):
         yield f"initialised-{n}", init(n), normal(rng(n), n), False
         yield f"trained-{n}", trained(rng(n), n), normal(rng(n + 1), n), False
     yield "clustered-64", clustered(rng(2), 64), normal(rng(3), 64), False
     twins = np.repeat(trained(rng(4), 32), 2)
-    yield "near-duplicate-64", twins * (1 + 1e-9 * rng(5).normal(size=64)), normal(rng(6), 64), False
-    yield "wide-64", trained(rng(7), 64), normal(rng(8), 64) * 10 ** rng(9).uniform(-6, 6, 64), False
+    yield (
+        "near-duplicate-64",
+        twins * (1 + 1e-9 * rng(5).normal(size=64)),
+        normal(rng(6), 64),
+        False,
+    )
+    yield (
+        "wide-64",
+        trained(rng(7), 64),
+        normal(rng(8), 64) * 10 ** rng(9).uniform(-6, 6, 64),
+        False,
+    )
     wide = -(10 ** rng(10).uniform(-4, 4, 64)) + 1j * 10 ** rng(11).uniform(-4, 4, 64)
     yield "wide-poles-64", wide, normal(rng(12), 64) * 10 ** rng(13).uniform(-6, 6, 64), False
     for dt in (1e-3, 1e-1):
@@ -51,7 +67,12 @@ def values(poles, residues, discrete, bits):
         a, w = a + [z.conjugate() for z in a], [z / 2 for z in w] + [z.conjugate() / 2 for z in w]
     gap = (lambda x, y: 1 - (x + y).exp()) if discrete else (lambda x, y: -(x + y))
     P = flint.acb_mat([[1 / gap(x, y.conjugate()) for y in a] for x in a])
-    Q = flint.acb_mat([[w[i].conjugate() * w[j] / gap(x.conjugate(), y) for j, y in enumerate(a)] for i, x in enumerate(a)])
+    Q = flint.acb_mat(
+        [
+            [w[i].conjugate() * w[j] / gap(x.conjugate(), y) for j, y in enumerate(a)]
+            for i, x in enumerate(a)
+        ]
+    )
     found = (P * Q).mid().eig(algorithm="approx", tol=flint.arb(2) ** (20 - bits), maxiter=100000)
     return np.array(sorted((float(abs(v).mid().sqrt()) for v in found), reverse=True))
 
@@ -64,7 +85,15 @@ def main():
         assert np.abs(sigma / check - 1).max() < 1e-14, (name, np.abs(sigma / check - 1).max())
         print(f"{name}: smallest / largest {sigma[-1] / sigma[0]:.1e}", file=sys.stderr, flush=True)
         pairs = lambda z: [[x.real, x.imag] for x in z.tolist()]  # noqa: E731
-        out.append({"name": name, "discrete": discrete, "poles": pairs(poles), "residues": pairs(residues), "hsv": sigma.tolist()})
+        out.append(
+            {
+                "name": name,
+                "discrete": discrete,
+                "poles": pairs(poles),
+                "residues": pairs(residues),
+                "hsv": sigma.tolist(),
+            }
+        )
     (Path(__file__).parent / "reference.json").write_text(json.dumps(out) + "\n")
 
 

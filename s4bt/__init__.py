@@ -28,8 +28,7 @@ Public names are loaded when they are first asked for, so that `import s4bt` is 
 """
 
 from s4bt.lazy import attach
-
-__version__ = "0.5.0"
+from s4bt.version import __version__ as __version__
 
 __getattr__, __dir__, __all__ = attach(
     __name__,

@@ -58,16 +58,14 @@ def checked_calibration(model: S4Model, calibration: Any) -> Sequences:
         if not within or int(lengths.max()) > x.shape[-1]:
             raise ValueError(
                 f"lengths of the calibration batch must have shape {tuple(x.shape[:-1])} and lie "
-                "in "
-                f"1..{x.shape[-1]}"
+                f"in 1..{x.shape[-1]}"
             )
     if model.vocabulary and (
         x.is_floating_point() or int(x.min()) < 0 or int(x.max()) >= model.vocabulary
     ):
         raise ValueError(
             f"this model reads token numbers 0..{model.vocabulary - 1}; the calibration batch "
-            "holds "
-            f"{x.dtype} from {float(x.min()):g} to {float(x.max()):g}"
+            f"holds {x.dtype} from {float(x.min()):g} to {float(x.max()):g}"
         )
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x)).sum())
@@ -107,7 +105,7 @@ def input_spectra(model: S4Model, sequences: Sequences) -> list[Tensor]:
     quiet = copy.deepcopy(model).eval()
     x, lengths = sequences
     u, found = quiet.encode(x), []
-    for block in quiet.blocks:
+    for block in quiet.layers():
         found.append(spectrum(block.dss_input(u), lengths))
         u = through(block, u)
     return found
@@ -222,18 +220,18 @@ def compress(
     new, report = with_layers(model, copy.deepcopy(old)).eval(), []
     u = None if sequences is None else new.encode(sequences[0])
     for number, (dss, r) in enumerate(zip(old, ranks, strict=True)):
-        block = new.blocks[number]
+        block = new.layers()[number]
         with of_layer(number):
             received = None
             if u is not None and sequences is not None:
-                received = spectrum(block.dss_input(u), sequences[1])  # type: ignore
+                received = spectrum(block.dss_input(u), sequences[1])
             check_rank(r, dss.state)
             if (number, method) not in known:
                 known[number, method] = reference(dss.to_lti(), entry, dss.dt())
             layer, row = _compressed_layer(dss, r, entry, received, options, known[number, method])
         block.dss = layer
         report.append({"layer": number, "rank": r, **row})
-        u = None if u is None else through(block, u)  # type: ignore
+        u = None if u is None else through(block, u)
     for before, after in zip(model.modules(), new.modules(), strict=True):
         after.training = before.training
     return new, report

@@ -14,10 +14,14 @@ from conftest import random_system
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s4bt.reduction.balanced import balanced_truncation, error_bound, shared_balanced_truncation
+from s4bt.reduction.balanced import (
+    balanced_truncation,
+    error_bound,
+    order_kept,
+    shared_balanced_truncation,
+)
 from s4bt.reduction.gramians import PrecisionWarning, cauchy_cholesky, hankel_singular_values
 from s4bt.reduction.powers import expm1
-from s4bt.reduction.projection import order_kept
 from s4bt.reduction.systems import DiagonalLTI
 
 seeds = st.integers(0, 10**6)
@@ -273,7 +277,5 @@ def test_silent_and_equal_modes_are_not_reached():
 
 @pytest.mark.parametrize("rank", [0, -1, 9, 2.0, True])
 def test_a_rank_outside_the_order_is_refused(rank):
-    with pytest.raises(
-        ValueError, match="rank must be a whole number from 1 to N = 8"
-    ):
+    with pytest.raises(ValueError, match="rank must be a whole number from 1 to N = 8"):
         balanced_truncation(random_system(0), rank)

@@ -176,7 +176,7 @@ def test_building_from_a_system_leaves_the_random_numbers_alone():
     [
         ({"version": "softmax"}, "needs `length`"),
         ({"version": "sin"}, "version is"),
-        ({"poles": "shared"}, "version is"),
+        ({"sharing": "shared"}, "version is"),
         ({"dt_min": 0.0}, "0 < dt_min"),
         ({"state": 0}, "state >= 1"),
     ],

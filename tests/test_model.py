@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from s4bt.compression import compress, spectrum
+from s4bt.compression import compress, input_spectra, spectrum
 from s4bt.files import UserError
 from s4bt.nn.dss import skew_hippo
 from s4bt.nn.s4 import S4Model, count_parameters, with_dss_of, with_skew_hippo
@@ -114,7 +114,7 @@ def test_the_reported_errors_are_those_of_the_stored_layer():
 def test_every_layer_is_calibrated_behind_the_truncated_ones():
     model, seen = S4Model(11, 4, **OPTIONS).eval(), calibrated()
     small, _ = compress(model, 2, "weighted", seen)
-    received = small.input_spectra(*seen)[1]
+    received = input_spectra(small, seen)[1]
     alone = reduce(
         model.blocks[1].dss.to_lti(),
         2,
@@ -128,18 +128,18 @@ def test_every_layer_is_calibrated_behind_the_truncated_ones():
         s.discretize(small.blocks[1].dss.dt()).impulse_response(50)[:, 1:] for s in (alone, stored)
     )
     assert torch.allclose(h, k, atol=1e-3 * float(h.abs().max()))
-    assert not torch.allclose(received, model.input_spectra(*seen)[1], rtol=1e-3)
+    assert not torch.allclose(received, input_spectra(model, seen)[1], rtol=1e-3)
 
 
 def test_padding_is_no_input():
     x, lengths = calibrated()
     model = S4Model(11, 4, **OPTIONS).eval()
     other = torch.where(torch.arange(50) < lengths[:, None], x, (x + 3) % 11)
-    for one, two in zip(model.input_spectra(x, lengths), model.input_spectra(other, lengths)):
+    for one, two in zip(input_spectra(model, (x, lengths)), input_spectra(model, (other, lengths))):
         assert torch.allclose(one, two, rtol=1e-4)
     u = model.blocks[0].dss_input(model.encode(x[:1, : lengths[0]]))
     alone = torch.nn.functional.pad(u, (0, 50 - int(lengths[0])))
-    assert torch.allclose(spectrum(alone), model.input_spectra(x[:1], lengths[:1])[0], rtol=1e-4)
+    assert torch.allclose(spectrum(alone), input_spectra(model, (x[:1], lengths[:1]))[0], rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_parts_that_are_frozen_stay_frozen():
     small, _ = compress(model, budget(6), "weighted", calibrated())
     for m in (model, small):
         assert m.training and not m.blocks[0].norm.training and m.blocks[1].norm.training
-    with pytest.raises(ValueError, match="truncate takes no dt"):
+    with pytest.raises(ValueError, match="compress takes no dt"):
         compress(model, 3, dt=0.1)
     assert compress(model, np.int64(3))[1][0]["rank"] == 3
 
@@ -205,7 +205,7 @@ def test_two_steps_are_for_per_channel_reduction():
     model = S4Model(11, 4, **OPTIONS, separate_dt=True).eval()
     small, report = compress(model, 8, "bt-discrete")
     x = tokens(length=50)
-    assert torch.allclose(model(x), small(x), atol=1e-4) and small.dss_layers()[0].steps == "one"
+    assert torch.allclose(model(x), small(x), atol=1e-4) and not small.dss_layers()[0].separate_dt
     with pytest.raises(
         ValueError, match="layer 0: the rows do not share their poles .*separate steps"
     ):
@@ -252,18 +252,20 @@ def test_the_layers_of_one_model_move_to_another():
     small, _ = compress(model, 3, "bt-shared")
     mixed = with_dss_of(other, small)
     assert torch.equal(mixed.encoder.weight, other.encoder.weight)
-    assert torch.equal(mixed.blocks[1].dss.W, small.blocks[1].dss.W) and mixed.options["state"] == [
+    assert torch.equal(mixed.blocks[1].dss.W, small.blocks[1].dss.W) and mixed.options()[
+        "state"
+    ] == [
         3,
         3,
     ]
 
 
-@pytest.mark.parametrize("poles", ["tied", "per-channel"])
-def test_skew_hippo_replaces_poles_and_output_weights_only(poles):
+@pytest.mark.parametrize("sharing", ["tied", "per-channel"])
+def test_skew_hippo_replaces_poles_and_output_weights_only(sharing):
     model = S4Model(11, 4, **OPTIONS)
     with torch.no_grad():
         model.blocks[0].dss.D.fill_(3.0)
-    new = with_skew_hippo(model, 3, poles)
+    new = with_skew_hippo(model, 3, sharing)
     old, fresh = model.state_dict(), new.state_dict()
     kept = [name for name in old if not name.endswith(("Lambda_re", "Lambda_im", "dss.W"))]
     assert len(kept) > 10 and all(torch.equal(old[name], fresh[name]) for name in kept)
@@ -271,7 +273,7 @@ def test_skew_hippo_replaces_poles_and_output_weights_only(poles):
     assert torch.allclose(
         dss.Lambda().imag.reshape(-1, 3)[0], torch.tensor(skew_hippo(3).imag).float()
     ) and dss.W.shape == (6, 3, 2)
-    assert new.options["state"] == [3, 3] and new.options["poles"] == [poles] * 2
+    assert new.options()["state"] == [3, 3] and new.options()["sharing"] == [sharing] * 2
 
 
 def test_an_unstable_layer_is_named():
@@ -294,19 +296,24 @@ def test_a_checkpoint_brings_back_the_same_model(tmp_path):
     ]
 
 
-def test_broken_checkpoints_are_named(tmp_path):
+def test_broken_models_and_other_formats_are_named(tmp_path, monkeypatch):
     path = tmp_path / "m.safetensors"
-    with pytest.raises(UserError, match=r"m\.safetensors: no such checkpoint\. Run the stage"):
+    with pytest.raises(UserError, match=r"m\.safetensors: no such model\. Run the stage"):
         load_model(path)
     model = S4Model(11, 4, **OPTIONS)
     save_model(model, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="not a whole checkpoint"):
+    with pytest.raises(UserError, match="not a whole model"):
         load_model(path)
-    model.options["width"] = 7
+    model.width = 7
     save_model(model, path)
     with pytest.raises(UserError, match="the weights do not fit"):
+        load_model(path)
+    monkeypatch.setattr("s4bt.nn.storage.FORMAT", "s4bt model 0")
+    save_model(S4Model(11, 4, **OPTIONS), path)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="format is 's4bt model 0', and this version.*model 1"):
         load_model(path)
 
 
@@ -314,7 +321,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("s4bt.model.save_file", full)
+    monkeypatch.setattr("s4bt.nn.storage.save_file", full)
     with pytest.raises(UserError, match="No space left on device. Free some space"):
         save_model(S4Model(11, 4, **OPTIONS), tmp_path / "m.safetensors")
     assert not list(tmp_path.iterdir())

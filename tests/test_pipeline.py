@@ -312,8 +312,8 @@ def test_a_run_on_two_processes_is_found_finished_by_its_stage(quick):
         and "Traceback" not in alone.stderr
     )
     good(
-        "dvc --cd results/quick repro --force --single-item retrain@text && dvc --cd "
-        "results/quick repro",
+        "dvc --cd results/quick repro --force --single-item retrain@text && dvc --cd results/quick "
+        "repro",
         folder,
     )
 

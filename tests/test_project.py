@@ -87,8 +87,8 @@ def test_the_lock_is_complete_and_is_what_is_installed():
         seen.add((name, str(requirement.extras)))
         installed = importlib.metadata.version(name).split("+")[0]
         assert LOCKED.get(name) == installed, (
-            f"{name} is installed as {installed} and locked as {LOCKED.get(name)}: make lock, "
-            "make setup"
+            f"{name} is installed as {installed} and locked as {LOCKED.get(name)}: make lock, make "
+            "setup"
         )
         for text in importlib.metadata.requires(name) or []:
             inner = Requirement(text)

@@ -6,9 +6,8 @@ import pytest
 import torch
 from conftest import random_system
 
-from s4bt.reduction.balanced import bt_discrete
+from s4bt.reduction.balanced import bt_discrete, order_kept
 from s4bt.reduction.gramians import hankel_singular_values
-from s4bt.reduction.projection import order_kept
 from s4bt.reduction.ranks import budget, by_bound, by_energy, layer_adaptive
 
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from s4bt.files import UserError
-from s4bt.tasks import SPLITS, image, listops, source
+from s4bt.tasks import SPLITS, downloads, image, listops, releases
 from s4bt.tasks.options import ImageData, ListOpsData, PathfinderData, RetrievalData, TextData
 from s4bt.tasks.prepare import prepare, show_tokens
 
@@ -347,35 +347,35 @@ def test_a_broken_download_goes_on_where_it_stopped(server, big, tmp_path):
     (url, content), target = big, tmp_path / "big.zip"
     server.behaviour = "cut"
     with pytest.raises(UserError, match="the transfer .*Start again to go on from there"):
-        source.download(url, target)
+        downloads.download(url, target)
     assert not target.exists()
     server.behaviour = ""
-    assert source.download(url, target).read_bytes() == content
+    assert downloads.download(url, target).read_bytes() == content
     assert server.log[0] is None and int(server.log[1][6:-1]) > 1_000_000
     assert sorted(p.name for p in tmp_path.iterdir()) == ["big.zip", "web"]
     server.behaviour = "cut"
     with pytest.raises(UserError, match="transfer"):
-        source.download(url, tmp_path / "again.zip")
+        downloads.download(url, tmp_path / "again.zip")
     server.behaviour = "no ranges"  # starts over
-    assert source.download(url, tmp_path / "again.zip").read_bytes() == content
+    assert downloads.download(url, tmp_path / "again.zip").read_bytes() == content
 
 
 def test_a_download_that_was_whole_but_not_checked_is_finished(server, big, tmp_path):
     (url, content), target = big, tmp_path / "big.zip"
     target.with_name("big.zip.part").write_bytes(content)
     target.with_name("big.zip.etag").write_text(hashlib.md5(content).hexdigest())
-    assert source.download(url, target).read_bytes() == content and server.log == [
+    assert downloads.download(url, target).read_bytes() == content and server.log == [
         f"bytes={len(content)}-"
     ]
     target.unlink()
     target.with_name("big.zip.part").write_bytes(content + b"more")  # of another version
     target.with_name("big.zip.etag").write_text("another")
-    assert source.download(url, target).read_bytes() == content
+    assert downloads.download(url, target).read_bytes() == content
 
 
 def test_a_server_that_names_an_encoding_gives_the_same_file(server, big, tmp_path):
     server.behaviour = "encoding"
-    assert source.download(big[0], tmp_path / "big.zip").read_bytes() == big[1]
+    assert downloads.download(big[0], tmp_path / "big.zip").read_bytes() == big[1]
 
 
 def test_an_address_that_refuses_or_gives_a_page_is_named(server, tmp_path):
@@ -383,13 +383,13 @@ def test_an_address_that_refuses_or_gives_a_page_is_named(server, tmp_path):
     with pytest.raises(
         UserError, match="/lra_release.gz answers 403 Forbidden. .*as source in params.yaml"
     ):
-        source.download(f"{server.url}/lra_release.gz", tmp_path / "raw" / "lra_release.gz")
+        downloads.download(f"{server.url}/lra_release.gz", tmp_path / "raw" / "lra_release.gz")
     with pytest.raises(UserError, match="the transfer broke off"):
-        source.download("http://127.0.0.1:9/nothing.zip", tmp_path / "raw" / "nothing.zip")
+        downloads.download("http://127.0.0.1:9/nothing.zip", tmp_path / "raw" / "nothing.zip")
     server.behaviour = ""
     (tmp_path / "web" / "lra_release.gz").write_text("<html>Please log in")
     with pytest.raises(UserError, match="neither a tar nor a zip archive: b'<html>Please log in'"):
-        source.download(f"{server.url}/lra_release.gz", tmp_path / "raw" / "lra_release.gz")
+        downloads.download(f"{server.url}/lra_release.gz", tmp_path / "raw" / "lra_release.gz")
     assert not list((tmp_path / "raw").iterdir())
 
 
@@ -397,11 +397,11 @@ def test_a_checksum_that_differs_is_refused(server, big, tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match="its sha256 is .*, expected 0000.* delete it and get it again"
     ):
-        source.download(big[0], tmp_path / "big.zip", "0" * 64)
+        downloads.download(big[0], tmp_path / "big.zip", "0" * 64)
     assert [p.name for p in tmp_path.iterdir()] == ["web"]
-    monkeypatch.setitem(source.PUBLISHED, "big.zip", "f" * 32)
+    monkeypatch.setitem(downloads.PUBLISHED, "big.zip", "f" * 32)
     with pytest.raises(UserError, match="its md5 is .*, expected ffff"):
-        source.verify(tmp_path / "web" / "big.zip", "big.zip", None)
+        downloads.verify(tmp_path / "web" / "big.zip", "big.zip", None)
     with pytest.raises(
         UserError, match="is a folder, and sha256 in params.yaml is that of an archive"
     ):
@@ -437,7 +437,7 @@ def test_archives_that_lead_outside_are_refused(kind, what, message, tmp_path):
             archive.addfile(tarfile.TarInfo("fine.txt"), io.BytesIO())
             archive.addfile(entry, io.BytesIO())
     with pytest.raises(UserError, match=message):
-        source.unpack(path, releases=tmp_path / "releases")
+        releases.unpack(path, releases=tmp_path / "releases")
     assert not list((tmp_path / "releases").iterdir()) and not (tmp_path / "out.txt").exists()
 
 
@@ -473,7 +473,7 @@ def test_a_damaged_archive_is_refused(name, how, release, tmp_path):
     with pytest.raises(
         UserError, match="the archive is damaged, was cut|neither a folder nor a tar or zip archive"
     ):
-        source.open_release(ImageData(**SIZES, source=str(path)), tmp_path / "raw")
+        releases.open_release(ImageData(**SIZES, source=str(path)), tmp_path / "raw")
     assert not [p for p in (tmp_path / "raw").rglob("*") if p.is_file() and p.name != ".lock"]
 
 
@@ -486,7 +486,7 @@ def test_a_tar_whose_last_file_is_a_zip_is_a_tar(tmp_path):
         archive.add(tmp_path / "in.zip", "in.zip")
     assert sorted(
         p.name
-        for p in source.unpack(tmp_path / "both.tar", releases=tmp_path / "releases").iterdir()
+        for p in releases.unpack(tmp_path / "both.tar", releases=tmp_path / "releases").iterdir()
     ) == ["a.txt", "in.zip"]
 
 

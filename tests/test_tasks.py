@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from s4bt.files import UserError
 from s4bt.study.config import load_task
-from s4bt.tasks import SPLITS, TASKS, listops, load, pathfinder, retrieval, source
+from s4bt.tasks import SPLITS, TASKS, listops, load, pathfinder, retrieval, stores, tokens
 from s4bt.tasks import prepare as preparing
 from s4bt.tasks.options import ImageData, ListOpsData, PathfinderData, RetrievalData, TextData
 from s4bt.tasks.prepare import open_wheel, prepare
@@ -280,7 +280,7 @@ def test_any_number_of_workers_makes_the_same_examples(task, data, monkeypatch, 
         monkeypatch.setenv("S4BT_WORKERS", str(workers))
         if workers == 2:  # the workers, started anew, would not see the patched sizes
             monkeypatch.setattr(
-                preparing,
+                stores,
                 "ProcessPoolExecutor",
                 functools.partial(ProcessPoolExecutor, initializer=_patch),
             )
@@ -352,7 +352,7 @@ def test_reviews_are_deduplicated_and_contradictions_dropped(tmp_path, monkeypat
 
 
 def coded(texts, **options):
-    coder = source.Coder(TextData(**SIZES, **options), texts)
+    coder = tokens.Coder(TextData(**SIZES, **options), texts)
     x, lengths = coder(texts)
     return coder, x.tolist(), lengths.tolist()
 

@@ -20,12 +20,14 @@ from distributed import Client, LocalCluster
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from s4bt import arms
 from s4bt.files import UserError
 from s4bt.nn.s4 import S4Model
 from s4bt.study.batches import batch, deliver, shuffled
 from s4bt.study.config import TrainConfig, load_task
 from s4bt.study.devices import seed_everything
+from s4bt.study.experiments import record_seconds
+from s4bt.study.pretraining import best_rate
+from s4bt.study.retraining import arms, retrain_runs
 from s4bt.study.runner import Runner
 from s4bt.study.statistics import across_tasks, correlations, gains, intervals
 from s4bt.study.train import Diverged, evaluate, learning_rate, optimizer, train
@@ -442,7 +444,7 @@ def test_a_trial_may_fail_and_is_left_out(tmp_path):
     with Runner(tmp_path, "test", 3) as grid:
         assert [r["value"] for r in grid.run(square, broken, may_fail=UserError)] == [0, 4]
     with pytest.raises(Diverged, match="every learning rate of an arm diverged"):
-        arms.best_rate([])
+        best_rate([])
 
 
 def test_a_half_written_run_is_done_again_and_one_under_way_is_left_alone(tmp_path):
@@ -519,13 +521,13 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
 def test_every_baseline_trains_on_every_rank_it_should():
     config, grid = load_task("laptop", "listops")
     by_arm = {}
-    for arm in arms.arms(grid, config):
+    for arm in arms(grid, config):
         by_arm.setdefault(arm["arm"], []).append(arm)
-    assert {(a["reducer"], a["transfer"]) for a in by_arm["truncated"]} == {
-        (m, t) for m in grid.reducers for t in ("dss", "whole")
+    assert {(a["method"], a["transfer"]) for a in by_arm["truncated"]} == {
+        (m, t) for m in grid.methods for t in ("dss", "whole")
     }
     assert all(a["ranks"] == grid.ranks for a in by_arm["truncated"])
-    assert {a["poles"]: a["ranks"] for a in by_arm["skew-hippo"]} == {
+    assert {a["sharing"]: a["ranks"] for a in by_arm["skew-hippo"]} == {
         "tied": grid.ranks,
         "per-channel": grid.baseline_ranks,
     }
@@ -539,8 +541,8 @@ def test_every_baseline_trains_on_every_rank_it_should():
     )
     names = [
         r["name"]
-        for a in arms.arms(grid, config)
-        for r in arms.retrain_runs("laptop", "listops", a, a["ranks"], grid.seeds, [0.1, 0.2])
+        for a in arms(grid, config)
+        for r in retrain_runs("laptop", "listops", a, a["ranks"], grid.seeds, [0.1, 0.2])
     ]
     assert len(names) == len(set(names))
 
@@ -551,19 +553,22 @@ def test_learning_rates_are_chosen_by_validation_accuracy():
         {"lr": 0.2, "val_accuracy": 0.4, "accuracy": 0.9},
         {"lr": 0.3, "val_accuracy": 0.5, "accuracy": 0.9},
     ]
-    assert arms.best_rate(results) == 0.1
+    assert best_rate(results) == 0.1
 
 
 def test_seconds_change_only_with_results(tmp_path):
     first = [{"name": "a", "accuracy": 0.5, "seconds": 3.0}]
-    arms.record_seconds(first, tmp_path / "none", tmp_path / "one")
-    arms.record_seconds(
+    record_seconds(first, tmp_path / "none", tmp_path / "one")
+    record_seconds(
         [{"name": "a", "accuracy": 0.5, "seconds": 9.0}], tmp_path / "one", tmp_path / "two"
     )
-    arms.record_seconds(
+    record_seconds(
         [{"name": "a", "accuracy": 0.6, "seconds": 9.0}], tmp_path / "one", tmp_path / "three"
     )
-    read = lambda name: json.loads((tmp_path / name).read_text())["a"]["seconds"]  # noqa: E731
+
+    def read(name):
+        return json.loads((tmp_path / name).read_text())["a"]["seconds"]
+
     assert (read("one"), read("two"), read("three")) == (3.0, 3.0, 9.0)
 
 
@@ -573,9 +578,9 @@ def table(accuracies, arm="truncated", **extra):
             {
                 "task": t,
                 "arm": arm,
-                "reducer": "bt-shared",
+                "method": "bt-shared",
                 "transfer": "whole",
-                "poles": "tied",
+                "sharing": "tied",
                 "rank": r,
                 "seed": s,
                 "accuracy": a,
@@ -632,13 +637,13 @@ def test_gains_are_paired_by_rank_seed_and_kind_of_poles():
         pd.concat(
             [
                 ours,
-                base.assign(reducer=None, transfer=None),
-                other.assign(reducer=None, transfer=None),
+                base.assign(method=None, transfer=None),
+                other.assign(method=None, transfer=None),
             ]
         )
     )
     assert np.allclose(gain.sort_values(["task", "seed"]).gain, [0.1, 0.3, 0.1, -0.1])
-    rest = base.assign(reducer=None, transfer=None, arm="skew-hippo-rest")
+    rest = base.assign(method=None, transfer=None, arm="skew-hippo-rest")
     inside = gains(
         pd.concat([ours, ours.assign(transfer="dss", accuracy=1.0), rest]), "skew-hippo-rest"
     )

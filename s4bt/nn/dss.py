@@ -100,8 +100,8 @@ class DSS(nn.Module):
             )
         if min(channels, state) < 1 or not 0 < dt_min <= dt_max:
             raise ValueError(
-                "need channels, state >= 1 and 0 < dt_min <= dt_max; got "
-                f"{channels}, {state}, {dt_min}, {dt_max}"
+                f"need channels, state >= 1 and 0 < dt_min <= dt_max; got {channels}, {state}, "
+                f"{dt_min}, {dt_max}"
             )
         self.channels, self.state, self.version, self.sharing = channels, state, version, sharing
         self.length, self.separate_dt = length, separate_dt
@@ -157,8 +157,7 @@ class DSS(nn.Module):
         if length > self.length:
             raise UnstableSystem(
                 f"{int(growing.sum())} poles of this softmax layer grow; its kernel is defined up "
-                "to "
-                f"length {self.length}, not {length}"
+                f"to length {self.length}, not {length}"
             )
         # backwards they decay
         a_up, w_up = torch.where(growing, a, 0), torch.where(growing, w, 0)
@@ -190,8 +189,7 @@ class DSS(nn.Module):
             raise UnstableSystem(
                 f"{int(growing.sum())} of {growing.numel()} poles of this softmax layer have a "
                 "positive real part: its recurrence overflows. Use `forward`, or train with "
-                "version "
-                "'exp'."
+                "version 'exp'."
             )
         if state is None:
             state = u[..., None].to(a.dtype)

@@ -47,6 +47,8 @@ class BatchNorm(nn.BatchNorm1d):
         mean = sums / size
         centred = x - mean[:, None]
         var = total(centred.square().sum(1)) / size
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        assert self.running_mean is not None and self.running_var is not None
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)

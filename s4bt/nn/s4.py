@@ -11,7 +11,7 @@ A block is  u + dropout(Linear(GELU(DSS(u)))),  with a norm before the DSS layer
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -162,7 +162,7 @@ class S4Model(nn.Module):
     def features(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Pooled features (B, H) of one document each."""
         u = self.encode(x)
-        for block in self.blocks:
+        for block in self.layers():
             u = block(u)
         u = self.norm(u)
         if lengths is None:
@@ -181,9 +181,13 @@ class S4Model(nn.Module):
         a, b = f.unflatten(0, (-1, 2)).unbind(1)
         return self.head(torch.cat([a, b, a - b, a * b], -1))
 
+    def layers(self) -> list[Block]:
+        """The blocks, input first."""
+        return cast(list[Block], list(self.blocks))
+
     def dss_layers(self) -> list[DSS]:
         """The DSS layers, input first."""
-        return [block.dss for block in self.blocks]  # type: ignore[misc]
+        return [block.dss for block in self.layers()]
 
 
 def is_state_space(name: str) -> bool:

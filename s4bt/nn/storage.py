@@ -43,8 +43,7 @@ def load_model(path: Path | str) -> S4Model:
             if header.get("format") != FORMAT:
                 raise UserError(
                     f"{path}: its format is {header.get('format', 'an older one')!r}, and this "
-                    "version "
-                    f"of s4bt reads {FORMAT!r}. {remedy}"
+                    f"version of s4bt reads {FORMAT!r}. {remedy}"
                 )
             options = json.loads(header["options"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -37,6 +37,8 @@ from s4bt.reduction.projection import (
 )
 from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
 
+REAL = 1e-12  # share of its modulus below which the imaginary part of a discrete pole is rounding
+
 
 def error_bound(sigma: Tensor, rank: int) -> Tensor:
     """H-infinity bound on the truncation error, 2 * sum(sigma[rank:]).
@@ -123,6 +125,20 @@ def balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[DiagonalLTI, Te
     return reduce_batch(system, rank, "balanced truncation", states=_states(system, rank))
 
 
+def order_kept(reduced: DiagonalLTI) -> Tensor:
+    """Order (...) of a reduced system: its modes with a residue;
+    a real system's complex count twice.
+    """
+    alive = (reduced.residues != 0).to(torch.int64)
+    if not reduced.real:
+        return alive.sum(-1)
+    if reduced.dt is None:
+        real_pole = reduced.poles.imag == 0
+    else:
+        real_pole = reduced.poles.imag.abs() <= REAL * reduced.poles.abs()
+    return (alive * torch.where(real_pole, 1, 2)).sum(-1)
+
+
 def shared_balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[DiagonalLTI, Tensor]:
     """One truncation for all H rows of a layer that share their poles.
 
@@ -176,8 +192,8 @@ def require_discrete(system: DiagonalLTI, what: str) -> None:
     """Raise ValueError if the system is continuous."""
     if system.dt is None:
         raise ValueError(
-            f"{what}, and the system is continuous: discretize it, or give its steps as the "
-            "option dt"
+            f"{what}, and the system is continuous: discretize it, or give its steps as the option "
+            "dt"
         )
 
 

@@ -55,7 +55,7 @@ class DiagonalBatch:
     real: bool = True
     log_poles: Tensor | None = None
     # always a tensor (...) once the system is made
-    feedthrough: Tensor = None  # type: ignore[assignment]
+    feedthrough: Any = None
 
     def __post_init__(self) -> None:
         poles, residues = torch.as_tensor(self.poles), torch.as_tensor(self.residues)

@@ -309,17 +309,3 @@ def joined(parts: list[DiagonalLTI]) -> DiagonalLTI:
         log_poles=torch.cat(logs) if len(logs) == len(parts) else None,
         dt=dt,
     )
-
-
-def order_kept(reduced: DiagonalLTI) -> Tensor:
-    """Order (...) of a reduced system: its modes with a residue;
-    a real system's complex count twice.
-    """
-    alive = (reduced.residues != 0).to(torch.int64)
-    if not reduced.real:
-        return alive.sum(-1)
-    if reduced.dt is None:
-        real_pole = reduced.poles.imag == 0
-    else:
-        real_pole = reduced.poles.imag.abs() <= 1e-12 * reduced.poles.abs()
-    return (alive * torch.where(real_pole, 1, 2)).sum(-1)

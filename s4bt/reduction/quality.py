@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from s4bt.reduction.balanced import error_bounds, shared_balanced_truncation
+from s4bt.reduction.balanced import error_bounds, order_kept, shared_balanced_truncation
 from s4bt.reduction.gramians import hankel_singular_values
 from s4bt.reduction.methods import Method
-from s4bt.reduction.projection import order_kept
 from s4bt.reduction.residualisation import delayed
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.weighted import output_energy

@@ -16,10 +16,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from s4bt.reduction.balanced import bt_discrete, error_bounds
+from s4bt.reduction.balanced import bt_discrete, error_bounds, order_kept
 from s4bt.reduction.gramians import hankel_singular_values
 from s4bt.reduction.modal import modal_scores
-from s4bt.reduction.projection import order_kept
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.weighted import output_energy
 

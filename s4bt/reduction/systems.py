@@ -169,7 +169,7 @@ class DiagonalLTI(DiagonalBatch):
             width = (-a.real).clamp(max=LARGEST_DAMPING)
         if joint:
             centre, width = centre[:1], width[:1]
-        like = {"device": width.device, "dtype": width.dtype}
+        like: dict[str, Any] = {"device": width.device, "dtype": width.dtype}
         offsets = torch.sinh(torch.linspace(-REACH, REACH, 2 * points + 1, **like))
         omega = (centre[..., None] + width[..., None] * offsets).flatten(1)
         omega = torch.cat([omega, torch.zeros_like(omega[:, :1])], -1)

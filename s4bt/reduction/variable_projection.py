@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -256,6 +257,7 @@ def from_every_start(
         new = improve(index, opened.select(index))
         logs = start.log_poles
         if logs is not None:
+            assert new.log_poles is not None
             logs = logs.index_copy(0, index, new.log_poles)
         direct = start.feedthrough.index_copy(0, index, new.feedthrough)
         poles = start.poles.index_copy(0, index, new.poles)
@@ -272,9 +274,14 @@ def best_of(candidates: list[DiagonalLTI], error: Callable[[DiagonalLTI], Tensor
     first = errors.nan_to_num(nan=torch.inf).argmin(0)
     members = torch.arange(len(first), device=first.device)
 
-    def pick(name: str) -> Tensor | None:
+    def pick(name: str) -> Any:
         tensors = [getattr(candidate, name) for candidate in candidates]
         return None if tensors[0] is None else torch.stack(tensors)[first, members]
 
-    names = ("poles", "residues", "log_poles", "feedthrough")
-    return replace(candidates[0], **{name: pick(name) for name in names})
+    return replace(
+        candidates[0],
+        poles=pick("poles"),
+        residues=pick("residues"),
+        log_poles=pick("log_poles"),
+        feedthrough=pick("feedthrough"),
+    )

@@ -100,8 +100,8 @@ def checked_spectrum(system: DiagonalLTI, spectrum: Tensor | None) -> Tensor:
     """The spectrum in float64 on the system's device.  Raises ValueError if it does not fit."""
     if spectrum is None:
         raise ValueError(
-            "weighted needs the spectrum of the layer's inputs, (H, L + 1): give "
-            "compress(..., calibration=) some sequences"
+            "weighted needs the spectrum of the layer's inputs, (H, L + 1): give compress(..., "
+            "calibration=) some sequences"
         )
     S = torch.as_tensor(spectrum, device=system.poles.device)
     one_batch = len(system.batch) == 1

@@ -199,8 +199,8 @@ class Scale(Section):
                 )
             if largest > state:
                 raise ValueError(
-                    f"grid: rank {largest} is above the state dimension N = {state} of "
-                    f"task {name}; truncation only makes N smaller"
+                    f"grid: rank {largest} is above the state dimension N = {state} of task "
+                    f"{name}; truncation only makes N smaller"
                 )
         return self
 

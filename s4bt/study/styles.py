@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
+import seaborn as sns
 
 from s4bt.reduction.methods import METHODS
 
@@ -45,7 +46,8 @@ _BASELINES = {
 
 
 def use_style() -> None:
-    """The study's style sheet, s4bt.mplstyle."""
+    """Seaborn's ticks on white, and the study's style sheet, s4bt.mplstyle."""
+    sns.set_theme(context="paper", style="ticks")
     plt.style.use("s4bt.study.s4bt")
 
 

@@ -149,8 +149,8 @@ def explained(error: BaseException) -> str:
     if isinstance(error, KilledWorker):
         return (
             f"its worker died {error.allowed_failures + 1} times. If memory ran out, lower "
-            "S4BT_WORKERS, or the batch size in params.yaml; if a cluster ended the worker's "
-            "time, start again: the run goes on from its last evaluation"
+            "S4BT_WORKERS, or the batch size in params.yaml; if a cluster ended the worker's time, "
+            "start again: the run goes on from its last evaluation"
         )
     frames = traceback.extract_tb(error.__traceback__)
     text += f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

@@ -83,7 +83,7 @@ def load(task: str, folder: Path) -> Dataset:
         }
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"{task}: the arrays in {folder} are missing or not whole ({error}). "
-            f"Make them again: dvc repro prepare@{task}"
+            f"{task}: the arrays in {folder} are missing or not whole ({error}). Make them again: "
+            f"dvc repro prepare@{task}"
         ) from error
     return Dataset(info, splits)

@@ -76,9 +76,9 @@ def download(url: str, target: Path, sha256: str | None = None) -> Path:
                 for path in (part, version) if answer.status_code == 416 else ():
                     path.unlink()  # the file there is another one now
                 raise UserError(
-                    f"{url} answers {answer.status_code} {answer.reason}. Start again; if it "
-                    "stays so, open the address in a browser, and name the new address, or the "
-                    "path of a copy, as source in params.yaml"
+                    f"{url} answers {answer.status_code} {answer.reason}. Start again; if it stays "
+                    "so, open the address in a browser, and name the new address, or the path of a "
+                    "copy, as source in params.yaml"
                 )
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise UserError(f"{url}: the transfer broke off ({error}). {remedy}") from error

@@ -54,15 +54,15 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     size = path.stat().st_size
     if size != RECORDS * RECORD:
         raise UserError(
-            f"{path}: {size:,} bytes, expected {RECORDS:,} records of {RECORD} bytes. The file "
-            "was cut, or is not of the binary version (cifar-10-binary.tar.gz): get it again"
+            f"{path}: {size:,} bytes, expected {RECORDS:,} records of {RECORD} bytes. The file was "
+            "cut, or is not of the binary version (cifar-10-binary.tar.gz): get it again"
         )
     records = np.fromfile(path, np.uint8).reshape(RECORDS, RECORD)
     labels = records[:, 0].astype(np.int64)
     if (wrong := np.flatnonzero(labels > 9)).size:
         raise UserError(
-            f"{path}, record {wrong[0] + 1}: label {labels[wrong[0]]} is not in 0..9. Get the "
-            "file again"
+            f"{path}, record {wrong[0] + 1}: label {labels[wrong[0]]} is not in 0..9. Get the file "
+            "again"
         )
     red, green, blue = (
         records[:, 1 + 1024 * i : 1025 + 1024 * i].astype(np.uint32) for i in range(3)

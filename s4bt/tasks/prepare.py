@@ -112,8 +112,8 @@ def check(task: str, data: Splits, dataset: Dataset) -> None:
     for a, b in itertools.combinations(SPLITS, 2):
         if shared := len(known[a] & known[b]):
             raise UserError(
-                f"{task}: {shared} {'pairs' if dataset.info.shared else 'documents'} stand in "
-                f"both {a} and {b}"
+                f"{task}: {shared} {'pairs' if dataset.info.shared else 'documents'} stand in both "
+                f"{a} and {b}"
             )
 
 

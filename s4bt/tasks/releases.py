@@ -67,8 +67,8 @@ def open_release(data: Official, raw: Path = RAW) -> Path:
         )
     if not remote and not is_archive(path):
         raise UserError(
-            f"{path} is neither a folder nor a tar or zip archive ({path.stat().st_size:,} "
-            "bytes). If it was cut, get it again"
+            f"{path} is neither a folder nor a tar or zip archive ({path.stat().st_size:,} bytes). "
+            "If it was cut, get it again"
         )
     releases.mkdir(parents=True, exist_ok=True)
     with FileLock(releases / ".lock"):
@@ -115,8 +115,8 @@ def find(root: Path, wanted: dict[str, str], release: str) -> dict[str, Path]:
     for key, paths in found.items():
         if len(paths) > 1:
             raise UserError(
-                f"{root}: {wanted[key]} is there twice: {paths[0]} and {paths[1]}. Name the "
-                "folder of one of them as source"
+                f"{root}: {wanted[key]} is there twice: {paths[0]} and {paths[1]}. Name the folder "
+                "of one of them as source"
             )
     if missing := [wanted[key] for key, paths in found.items() if not paths]:
         packed = [name for name in seen if name.endswith(ARCHIVES)]
@@ -152,6 +152,6 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.decode("utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
                 raise UserError(
-                    f"{path}, line {number}: byte {error.start + 1} is not UTF-8 "
-                    f"({error.reason}). Get the file again"
+                    f"{path}, line {number}: byte {error.start + 1} is not UTF-8 ({error.reason}). "
+                    "Get the file again"
                 ) from error

@@ -35,8 +35,8 @@ CARD = Card(
         "of each paper's authors; see the release",
     ),
     (147_086, 18_090, 17_437),
-    "two passages, one licence? Officially: does one of two papers cite the other, 4000 "
-    "characters each",
+    "two passages, one licence? Officially: does one of two papers cite the other, 4000 characters "
+    "each",
     "the official task; papers are cut at `length`",
     "licensedcode-data",
 )
@@ -139,8 +139,8 @@ def licences(data: RetrievalData, raw: Path, store: Store) -> Info:
     )
     if len(keys) < 2:
         raise UserError(
-            f"retrieval: only {len(keys)} licences have {data.texts} texts in every split; ask "
-            "for fewer or shorter texts"
+            f"retrieval: only {len(keys)} licences have {data.texts} texts in every split; ask for "
+            "fewer or shorter texts"
         )
     taken: set[bytes] = set()
     store.create((2, data.length))
@@ -162,9 +162,9 @@ def read(path: Path) -> Iterator[tuple[int, str, str, str, str]]:
             or "\0" in text
         ):
             raise UserError(
-                f"{path}, line {number}: expected {len(COLUMNS)} columns {', '.join(COLUMNS)} "
-                f"with label 0 or 1 and no zero byte, found {len(fields)} beginning with "
-                f"{text[:40]!r}. If it is the last line, the file was cut: get it again"
+                f"{path}, line {number}: expected {len(COLUMNS)} columns {', '.join(COLUMNS)} with "
+                f"label 0 or 1 and no zero byte, found {len(fields)} beginning with {text[:40]!r}. "
+                "If it is the last line, the file was cut: get it again"
             )
         yield int(fields[0]), *fields[1:]
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from s4bt.nn.convolution import FFTConvolution, convolve
-from s4bt.reduction.powers import expm1, power_sum
+from s4bt.reduction.powers import power_sum
 from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
 
 STATE_SPACE = ("Lambda_re", "Lambda_im", "W", "log_dt", "D")
@@ -139,12 +139,12 @@ class DSS(nn.Module):
         a = self._exponent(Lambda, torch.exp(self.log_dt))  # (H, N)
         w = torch.view_as_complex(self.W) * torch.reciprocal(Lambda)
         if self.version == "exp":
-            return a, w * expm1(a), None
+            return a, w * torch.expm1(a), None
         assert self.length is not None
         # (e^a - 1) / (e^{aL} - 1) * e^{a(L-1)} = (e^{-a} - 1) / (e^{-aL} - 1)
         growing = a.real > 0
         back = torch.where(growing, -a, a)
-        return a, w * expm1(back) / expm1(back * self.length), growing
+        return a, w * torch.expm1(back) / torch.expm1(back * self.length), growing
 
     def kernel(self, length: int) -> Tensor:
         """K (H, length)."""
@@ -213,7 +213,7 @@ class DSS(nn.Module):
             a = self._exponent(Lambda, self.log_dt.double().exp())
             if self.version == "softmax":
                 assert self.length is not None
-                W = W / expm1(a * self.length)
+                W = W / torch.expm1(a * self.length)
             if not self.separate_dt:
                 return DiagonalLTI(Lambda.expand_as(W), W, real=True)
             poles = a / self.dt()[:, None]
@@ -262,7 +262,7 @@ class DSS(nn.Module):
             Lambda, W = system.poles[0] if tied else system.poles, system.residues
             if like.version == "softmax":
                 assert like.length is not None
-                W = W * expm1(system.poles * like.dt()[:, None] * like.length)
+                W = W * torch.expm1(system.poles * like.dt()[:, None] * like.length)
             layer.Lambda_re.copy_(torch.log(-Lambda.real) if like.version == "exp" else Lambda.real)
             layer.Lambda_im.copy_(Lambda.imag)
             layer.W.copy_(torch.view_as_real(W))

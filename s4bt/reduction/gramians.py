@@ -21,7 +21,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from s4bt.reduction.powers import expm1
 from s4bt.reduction.systems import DiagonalLTI
 
 TINY = torch.finfo(torch.float64).tiny
@@ -75,8 +74,8 @@ def _differences(p: Tensor, a: Tensor | None, k: Tensor, discrete: bool) -> tupl
     ak = a.gather(-1, k)
     ahead = a.real > ak.real
     # the larger of the two poles outside
-    gap = torch.where(ahead, -p, pk) * expm1(torch.where(ahead, ak - a, a - ak))
-    return gap, -expm1(a + ak.conj())
+    gap = torch.where(ahead, -p, pk) * torch.expm1(torch.where(ahead, ak - a, a - ak))
+    return gap, -torch.expm1(a + ak.conj())
 
 
 def cauchy_cholesky(system: DiagonalLTI, g: Tensor, dual: bool = False) -> Tensor:

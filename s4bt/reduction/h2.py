@@ -16,7 +16,6 @@ from torch import Tensor
 
 from s4bt.reduction.balanced import balanced_truncation
 from s4bt.reduction.gramians import flattened, promoted
-from s4bt.reduction.powers import expm1
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
     FAINT,
@@ -37,7 +36,7 @@ def _moments(x: Tensor, discrete: bool) -> tuple[Tensor, Tensor, Tensor]:
     """sum (or integral) over t >= 0 of exp(x t), t exp(x t) and t^2 exp(x t)."""
     if not discrete:
         return -1 / x, 1 / x**2, -2 / x**3
-    q, gap = torch.exp(x), -expm1(x)
+    q, gap = torch.exp(x), -torch.expm1(x)
     return 1 / gap, q / gap**2, q * (1 + q) / gap**3
 
 

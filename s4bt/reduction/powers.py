@@ -85,24 +85,3 @@ def power_sum(a: Tensor, w: Tensor, length: int) -> Tensor:
     a, w: (H, N).  Returns (H, length).  No (H, N, length) array is made.
     """
     return PowerSum.apply(a, w, length)
-
-
-class Expm1(torch.autograd.Function):
-    """`expm1` with its derivative exp(z): autograd's would take three times as many operations."""
-
-    @staticmethod
-    def forward(ctx, z: Tensor) -> Tensor:
-        ctx.save_for_backward(z)
-        re = torch.expm1(z.real) * torch.cos(z.imag) - 2 * torch.sin(z.imag / 2) ** 2
-        return torch.complex(re, torch.exp(z.real) * torch.sin(z.imag))
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        (z,) = ctx.saved_tensors
-        size, angle = torch.exp(z.real), z.imag
-        return grad * torch.complex(size * torch.cos(angle), -size * torch.sin(angle))
-
-
-def expm1(z: Tensor) -> Tensor:
-    """exp(z) - 1 of a complex z without cancellation near 0."""
-    return Expm1.apply(z)

@@ -27,7 +27,6 @@ from s4bt.reduction.gramians import (
     promoted,
     symmetric_factor,
 )
-from s4bt.reduction.powers import expm1
 from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
 
 # Directions with a smaller share of the largest Hankel singular value are rounding: left out.
@@ -86,7 +85,7 @@ def shifted_poles(system: DiagonalLTI) -> Tensor:
     """mu, (..., N)."""
     if system.dt is None:
         return system.poles
-    return system.poles - 1 if system.log_poles is None else expm1(system.log_poles)
+    return system.poles - 1 if system.log_poles is None else torch.expm1(system.log_poles)
 
 
 def project(

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from s4bt.reduction.batches import DiagonalBatch, UnstableSystem, per_batch
 from s4bt.reduction.peaks import highest_peak
-from s4bt.reduction.powers import expm1, power_sum
+from s4bt.reduction.powers import power_sum
 
 # Where `hinf_norm` samples first: on both sides of every pole, out to 30 times its damping
 # (sinh 4.1 = 30), and for a discrete system evenly over the circle, too.
@@ -132,7 +132,9 @@ class DiagonalLTI(DiagonalBatch):
         if self.dt is None:
             denominator = -(p[..., :, None] + p[..., None, :].conj())
         elif full.log_poles is not None:
-            denominator = -expm1(full.log_poles[..., :, None] + full.log_poles[..., None, :].conj())
+            denominator = -torch.expm1(
+                full.log_poles[..., :, None] + full.log_poles[..., None, :].conj()
+            )
         else:
             denominator = 1 - p[..., :, None] * p[..., None, :].conj()
         energy = (w[..., :, None] * w[..., None, :].conj() / denominator).sum((-2, -1)).real
@@ -214,7 +216,7 @@ class DiagonalLTI(DiagonalBatch):
             )
         a, constant = self.poles * step, self.poles == 0
         ratio = torch.where(
-            constant, step.to(a.dtype), expm1(a) / torch.where(constant, 1, self.poles)
+            constant, step.to(a.dtype), torch.expm1(a) / torch.where(constant, 1, self.poles)
         )
         return replace(self, poles=torch.exp(a), residues=self.residues * ratio, dt=dt, log_poles=a)
 
@@ -238,7 +240,7 @@ class DiagonalLTI(DiagonalBatch):
             first = self.residues.masked_fill(~gone, 0).sum(-1)
             direct = (first.real if self.real else first) + direct
         constant = a == 0
-        ratio = torch.where(constant, 1, a / torch.where(constant, 1, expm1(a)))
+        ratio = torch.where(constant, 1, a / torch.where(constant, 1, torch.expm1(a)))
         return replace(
             self,
             poles=a / step,

@@ -122,8 +122,10 @@ class S4Model(nn.Module):
             for N, kind in zip(states, kinds, strict=True)
         )
         self.norm = norm_over_channels(norm, width) if prenorm else nn.Identity()
-        self.head: nn.Module = nn.Linear(width, classes)
-        if documents == 2:
+        self.head: nn.Module
+        if documents == 1:
+            self.head = nn.Linear(width, classes)
+        else:
             self.head = nn.Sequential(
                 nn.Linear(4 * width, width), nn.GELU(), nn.Linear(width, classes)
             )

@@ -140,7 +140,9 @@ class DiagonalLTI(DiagonalBatch):
         energy = (w[..., :, None] * w[..., None, :].conj() / denominator).sum((-2, -1)).real
         if self.dt is not None:
             first = w.sum(-1)
-            energy = energy + (first + self.feedthrough).abs() ** 2 - first.abs() ** 2
+            with_direct = energy + (first + self.feedthrough).abs() ** 2 - first.abs() ** 2
+            # without a feedthrough nothing is added, not even rounding
+            energy = torch.where(self.feedthrough == 0, energy, with_direct)
         return energy.clamp(min=0).sqrt()
 
     def hinf_norm(self, joint: bool = False, points: int = 8, zooms: int = 7) -> Tensor:

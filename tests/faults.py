@@ -36,7 +36,7 @@ def toy(folder: Path) -> Path:
     text, count = re.subn(r"retrain: \{steps: \d,", "retrain: {steps: 24,", params.read_text())
     assert count == 6
     params.write_text(text)
-    good("dvc repro data/dvc.yaml && python -m s4bt.project scale quick", folder)
+    good("dvc repro data/dvc.yaml && python -m tools.scales quick", folder)
     return folder
 
 
@@ -164,13 +164,16 @@ def test_an_external_scheduler_with_two_workers_gives_the_same_bits(folders):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    start = lambda *command: subprocess.Popen(
-        [sys.executable, "-m", "distributed.cli." + command[0], *command[1:]],
-        cwd=calm,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**ENVIRONMENT, "PYTHONPATH": str(calm)},
-    )
+
+    def start(*command):
+        return subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli." + command[0], *command[1:]],
+            cwd=calm,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**ENVIRONMENT, "PYTHONPATH": str(calm)},
+        )
+
     address = f"tcp://127.0.0.1:{port}"
     processes = [
         start("dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"),

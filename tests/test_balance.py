@@ -38,7 +38,10 @@ def precise_values(system, digits=200):
     say.
     """
     with mpmath.workdps(digits):
-        exact = lambda values: [mpmath.mpc(z.real, z.imag) for z in values.tolist()]  # noqa: E731
+
+        def exact(values):
+            return [mpmath.mpc(z.real, z.imag) for z in values.tolist()]
+
         a, w = (
             exact(system.poles if system.dt is None else system.log_poles),
             exact(system.residues),
@@ -85,7 +88,9 @@ def test_every_value_is_right_to_ten_digits(seed, dt, clustered):
 
 
 def from_json(case):
-    pair = lambda z: torch.tensor([complex(*x) for x in z], dtype=torch.complex128)  # noqa: E731
+    def pair(z):
+        return torch.tensor([complex(*x) for x in z], dtype=torch.complex128)
+
     poles, residues = pair(case["poles"]), pair(case["residues"])
     if case.get("discrete"):
         return DiagonalLTI(torch.exp(poles), residues, dt=1.0, real=True, log_poles=poles)
@@ -209,7 +214,10 @@ def test_units_do_not_matter(seed, gain, time):
         replace(system, poles=system.poles * time, residues=system.residues * gain * time), 3
     )
     assert torch.allclose(tau, sigma * gain, rtol=1e-9)
-    key = lambda z: (z.real.item(), z.imag.item())  # noqa: E731
+
+    def key(z):
+        return (z.real.item(), z.imag.item())
+
     assert np.allclose(
         sorted(reduced.poles * time, key=key), sorted(other.poles, key=key), rtol=1e-6
     )

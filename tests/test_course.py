@@ -21,9 +21,10 @@ import yaml
 from bs4 import BeautifulSoup
 from rattler import MatchSpec
 
-from s4bt import course, project
+from s4bt import course
 from s4bt.files import ROOT, UserError
 from tests.copies import copy_project, good
+from tools import lock
 
 LESSONS = sorted((ROOT / "notebooks" / "lessons").glob("*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "lessons" / "solutions").glob("*.ipynb"))
@@ -72,7 +73,10 @@ def test_no_torch_before_lesson_seven(path):
 
 
 def test_the_tools_of_the_lessons_do_not_import_torch():
-    code = "import sys; from s4bt import course; course.layer('text', 1); course.chain(); print('torch' in sys.modules)"
+    code = (
+        "import sys; from s4bt import course; course.layer('text', 1); course.chain(); "
+        "print('torch' in sys.modules)"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -82,11 +86,10 @@ def test_the_tools_of_the_lessons_do_not_import_torch():
 
 
 def test_the_models_in_git_are_small_and_those_of_the_study():
-    for path in course.HOME.glob("*.safetensors"):
-        assert path.stat().st_size < 2**20
-        trained = ROOT / "results/laptop" / path.stem / "pretrained" / "s0.safetensors"
-        assert not trained.exists() or trained.read_bytes() == path.read_bytes()
-    assert len(list(course.HOME.glob("*.safetensors"))) == 6
+    paths = list((ROOT / "results/laptop").glob("*/pretrained/*.safetensors"))
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert len(paths) == 18 and sum(path.stat().st_size for path in paths) < 1.5e6
+    assert all(str(path.relative_to(ROOT)) in tracked.splitlines() for path in paths)
 
 
 def test_the_api_reference_has_every_module():
@@ -108,8 +111,14 @@ def test_binder_gets_what_the_lessons_import():
     listed = yaml.safe_load((ROOT / ".binder" / "environment.yml").read_text())["dependencies"]
     names = {MatchSpec(spec).name.normalized for spec in listed}
     code = (
-        "import sys, importlib.metadata as m\nfrom s4bt import course, figures, gramian, balance, model, reducers, ranks, train\nimport scipy.linalg, ipywidgets, mpmath\n"
-        "found = m.packages_distributions()\nprint({d for n in list(sys.modules) for d in found.get(n.split('.')[0], [])})"
+        "import sys, importlib.metadata as m\n"
+        "from s4bt.course import checks, models, physics, pictures\n"
+        "from s4bt import compression\n"
+        "from s4bt.reduction import methods, ranks\n"
+        "from s4bt.study import statistics, train\n"
+        "import scipy.linalg, ipywidgets, mpmath, seaborn\n"
+        "found = m.packages_distributions()\n"
+        "print({d for n in list(sys.modules) for d in found.get(n.split('.')[0], [])})"
     )
     used = eval(
         subprocess.run(
@@ -117,7 +126,7 @@ def test_binder_gets_what_the_lessons_import():
         ).stdout
     )
     renamed = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
-    direct = {re.split(r"[=<>]", d)[0] for d in project.dependencies()[1]} | {"mpmath"}
+    direct = {re.split(r"[=<>]", d)[0] for d in lock.dependencies()[1:]} | {"mpmath"}
     assert {renamed.get(n, n) for n in (u.lower() for u in used) if n in direct} - {
         "ipykernel"
     } <= names
@@ -189,7 +198,7 @@ def test_solutions_begin_where_the_lesson_ends_whatever_was_tried_in_it(tmp_path
         folder / "x.ipynb",
     )
     nbformat.write(nbformat.v4.new_notebook(cells=[cell("a = undefined_name")]), folder / "y.ipynb")
-    monkeypatch.setattr(course, "ROOT", tmp_path)
+    monkeypatch.setattr("s4bt.course.checks.ROOT", tmp_path)
     scope = {"get_ipython": lambda: None}
     course.run_lesson("x", scope)
     assert scope["a"] == 1 and "b" not in scope
@@ -210,7 +219,7 @@ def test_solutions_begin_where_the_lesson_ends_whatever_was_tried_in_it(tmp_path
 
 
 def test_the_live_slider_draws_anew(monkeypatch):
-    """The cell of lesson 4 that needs a kernel is not run with the others; here it is, and its handle moved."""
+    """The cell of lesson 4 that needs a kernel is run here, and its handle moved."""
     import ipywidgets
 
     lesson = LESSONS[4]
@@ -272,7 +281,7 @@ def test_a_trained_layer_is_the_one_that_torch_reads():
 def test_the_address_of_a_public_clone_is_written_everywhere(tmp_path, monkeypatch):
     clone = copy_project(tmp_path / "s4bt")
     address = "https://github.com/somebody/their-s4bt"
-    good(f"python -m s4bt.project address {address}.git", clone)
+    good(f"python -m tools.address {address}.git", clone)
     assert f'repository = "{address}" or' in "".join(
         sources(clone / "notebooks/lessons/04_balance_and_truncate.ipynb")
     )
@@ -285,9 +294,18 @@ def test_the_address_of_a_public_clone_is_written_everywhere(tmp_path, monkeypat
         "https://colab.research.google.com/github/somebody/their-s4bt/blob/main/notebooks/lessons/00_start_here.ipynb"
         in readme
     )
-    few = "docs/index.md,notebooks/lessons/00_start_here.ipynb,notebooks/lessons/04_balance_and_truncate.ipynb,notebooks/lessons/solutions/04_balance_and_truncate.ipynb,results/laptop/image/20_pretrain.ipynb"
+    few = ",".join(
+        [
+            "docs/index.md",
+            "notebooks/lessons/00_start_here.ipynb",
+            "notebooks/lessons/04_balance_and_truncate.ipynb",
+            "notebooks/lessons/solutions/04_balance_and_truncate.ipynb",
+            "results/laptop/image/20_pretrain.ipynb",
+        ]
+    )
     good(
-        f"sphinx-build -q -c docs -D nb_execution_mode=off -D include_patterns={few} . {tmp_path}/html 2> /dev/null",
+        f"sphinx-build -q -c docs -D nb_execution_mode=off -D include_patterns={few} . "
+        f"{tmp_path}/html 2> /dev/null",
         clone,
     )
     for page in (
@@ -316,7 +334,7 @@ def test_the_address_of_a_public_clone_is_written_everywhere(tmp_path, monkeypat
     assert (
         "is not the address"
         in subprocess.run(
-            [sys.executable, "-m", "s4bt.project", "address", "https://example.org/x"],
+            [sys.executable, "-m", "tools.address", "https://example.org/x"],
             cwd=clone,
             capture_output=True,
             text=True,
@@ -326,7 +344,7 @@ def test_the_address_of_a_public_clone_is_written_everywhere(tmp_path, monkeypat
 
 
 def test_a_lesson_on_colab_fetches_the_project(tmp_path):
-    """The first code cell of a lesson, with a module google.colab and the address of a local clone."""
+    """The first code cell of a lesson, with a module google.colab and a local clone's address."""
     cell = (
         sources(LESSONS[0])[0].replace('"" or', f'"{ROOT}" or').replace("/content", str(tmp_path))
     )
@@ -353,7 +371,7 @@ print("\\n", s4bt.course.__file__, os.getcwd())
         },
     ).stdout.split()
     assert out[-2:] == [
-        str(tmp_path / "s4bt/s4bt/course.py"),
+        str(tmp_path / "s4bt/s4bt/course/__init__.py"),
         str(tmp_path / "s4bt/notebooks/lessons"),
     ]
 
@@ -363,7 +381,7 @@ print("\\n", s4bt.course.__file__, os.getcwd())
 
 @pytest.fixture(scope="module")
 def book(tmp_path_factory):
-    """The folder of the site, built with the recipe of `make book`, and what was printed; lessons and solutions are run by it."""
+    """The folder of the site, built as by `make book`, and what was printed."""
     folder = tmp_path_factory.mktemp("book")
     recipe = good("make --no-print-directory --dry-run --always-make book VENV=/nonexistent", ROOT)
     line = next(x for x in recipe.splitlines() if x.startswith("sphinx-build"))
@@ -411,8 +429,8 @@ def test_no_lesson_takes_long_also_when_two_run_at_once(book):
     }
     print("seconds of the lessons:", seconds)
     assert (
-        len(seconds) == 11 and max(seconds.values()) < 90
-    )  # alone on one core the longest takes 44 s; machines are noisy
+        len(seconds) == 11 and max(seconds.values()) < 270
+    )  # only a hang takes so long: alone on one core the longest takes 44 s
 
 
 def pages(folder):
@@ -460,9 +478,7 @@ def test_links_lead_somewhere_and_nothing_is_loaded_from_elsewhere(book):
 @pytest.fixture(scope="module")
 def browser():
     if not (shutil.which("chromedriver") and shutil.which("chromium")):
-        pytest.skip(
-            "there is no browser: install chromium and chromium-driver (Debian's names) to test the site in one"
-        )
+        pytest.skip("there is no browser: install chromium and chromium-driver (Debian's names)")
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -504,8 +520,10 @@ def site(book):
 
 SETTLED = """const done = arguments[0], math = document.querySelectorAll('.math').length;
 const ready = math ? MathJax.startup.promise : Promise.resolve();
-ready.then(() => done({math: math, rendered: document.querySelectorAll('mjx-container').length, broken: [...document.querySelectorAll('mjx-merror')].map(e => e.textContent),
-  images: [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.alt || i.src)}))"""
+ready.then(() => done({math: math, rendered: document.querySelectorAll('mjx-container').length,
+  broken: [...document.querySelectorAll('mjx-merror')].map(e => e.textContent),
+  images: [...document.images].filter(i => !i.complete || !i.naturalWidth)
+    .map(i => i.alt || i.src)}))"""
 
 
 def test_every_page_loads_without_network_and_without_a_word_in_the_console(book, site, browser):
@@ -559,12 +577,17 @@ def test_sliders_move(site, browser):
     for lesson in ("04_balance_and_truncate", "05_the_error_bound", "08_truncate_a_trained_layer"):
         browser.get(urljoin(site, f"notebooks/lessons/{lesson}.html"))
         for slider in browser.find_elements(By.CLASS_NAME, "s4bt-slider"):
-            shown = lambda: [
-                i.get_attribute("alt")
-                for i in slider.find_elements(By.TAG_NAME, "img")
-                if i.is_displayed()
-            ]
-            said_ = lambda: slider.find_element(By.TAG_NAME, "output").text  # noqa: B023, E731
+
+            def shown():
+                return [
+                    i.get_attribute("alt")
+                    for i in slider.find_elements(By.TAG_NAME, "img")
+                    if i.is_displayed()
+                ]
+
+            def said_():
+                return slider.find_element(By.TAG_NAME, "output").text
+
             handle, before = slider.find_element(By.TAG_NAME, "input"), shown()
             handle.send_keys(Keys.ARROW_RIGHT)
             after = shown()

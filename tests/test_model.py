@@ -105,7 +105,10 @@ def test_the_reported_errors_are_those_of_the_stored_layer():
         - torch.nn.functional.pad(model.blocks[0].dss.D[:, None], (0, 49))
     ).double()
     v = model.blocks[0].dss_input(u) * (torch.arange(50) < seen[1][:, None])[:, None]
-    whole = lambda K: (torch.fft.fft(v.double(), 100) * torch.fft.fft(K, 100)).abs().square().sum()
+
+    def whole(K):
+        return (torch.fft.fft(v.double(), 100) * torch.fft.fft(K, 100)).abs().square().sum()
+
     D = model.blocks[0].dss.kernel(50).double()
     assert np.isclose(report[0]["output_error"], float((whole(error) / whole(D)).sqrt()), rtol=0.05)
     assert report[0]["output_error"] < compress(model, 3, "bt-discrete", seen)[1][0]["output_error"]

@@ -31,7 +31,10 @@ def layers():
 def test_the_bound_rule_finds_the_smallest_rank_with_its_bound(share):
     for kernel, rank in zip(layers(), by_bound(share)(layers())):
         sigma, gain = hankel_singular_values(kernel), kernel.hinf_norm()
-        holds = lambda r: bool((2 * sigma[:, 2 * r :].sum(-1) <= share * gain).all())  # noqa: E731
+
+        def holds(r):
+            return bool((2 * sigma[:, 2 * r :].sum(-1) <= share * gain).all())
+
         assert holds(rank) and (rank == 1 or not holds(rank - 1))
         assert ((kernel - bt_discrete(kernel, rank)).hinf_norm() <= share * gain * (1 + 1e-9)).all()
 

@@ -177,7 +177,10 @@ def test_the_places_of_the_discs_do_not_tell_the_label():
         np.array([label for _, _, label in found]),
     )
     d = np.linalg.norm(discs[:, :2] - discs[:, 2:], axis=1)
-    inside = lambda a, b, part: (((d > a) & (d < b)) == y)[part].mean()  # noqa: E731
+
+    def inside(a, b, part):
+        return (((d > a) & (d < b)) == y)[part].mean()
+
     grid = np.quantile(d, np.linspace(0, 1, 15))
     a, b = max(((a, b) for a in grid for b in grid), key=lambda ab: inside(*ab, slice(0, 1000)))
     neighbour = np.linalg.norm(discs[1000:, None] - discs[:1000], axis=-1).argmin(1)
@@ -386,9 +389,10 @@ def owner_of(passage, owner):
 
 def test_retrieval_pairs_are_balanced_and_no_text_is_in_two_splits(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    words = lambda: " ".join(
-        "".join(chr(97 + c) for c in rng.integers(0, 26, 5)) for _ in range(40)
-    )
+
+    def words():
+        return " ".join("".join(chr(97 + c) for c in rng.integers(0, 26, 5)) for _ in range(40))
+
     texts = {f"lic{k}": [words() for _ in range(12)] for k in range(6)}
     files = {
         f"licensedcode/data/rules/{k}_{i}.RULE": licence(k, t)

@@ -165,7 +165,7 @@ def edit(file, change):
     """Change tensors and metadata of a safetensors file."""
     with safe_open(file, "pt") as opened:
         tensors, about = (
-            {name: opened.get_tensor(name) for name in opened.keys()},
+            {name: opened.get_tensor(name) for name in opened.keys()},  # noqa: SIM118
             dict(opened.metadata()),
         )
     change(tensors, about)
@@ -406,7 +406,7 @@ def test_what_goes_wrong_is_named_and_the_rest_is_done(tmp_path, monkeypatch):
         "its worker died 4 times. If memory ran out, lower S4BT_WORKERS", said["always dies"]
     )
     assert re.search(
-        r"allocate memory.*test_train.py, line \d+\). Memory ran out: lower S4BT_WORKERS, or the batch size",
+        r"allocate memory.*test_train.py, line \d+\). Memory ran out: lower S4BT_WORKERS",
         said["wants too much"],
     )
     assert re.search(
@@ -421,7 +421,10 @@ def test_what_goes_wrong_is_named_and_the_rest_is_done(tmp_path, monkeypatch):
     )
     done = finished(tmp_path)
     assert set(done) == {"fine", "dies once", "fine, too"} and done["dies once"]["resumed"]
-    count = lambda name: len((tmp_path / f"{name}.attempts").read_text().split())  # noqa: E731
+
+    def count(name):
+        return len((tmp_path / f"{name}.attempts").read_text().split())
+
     assert (
         count("dies once") == 2 and count("fine") == count("fine, too") == 1
     )  # a death costs only its own run
@@ -610,7 +613,7 @@ def test_pooled_intervals_cover_as_often_as_they_say():
 
 @pytest.mark.parametrize("shared, least", [(0.5, 0.89), (0.9, 0.82)])
 def test_a_seed_that_is_lucky_at_every_rank_makes_them_cover_less(shared, least):
-    """What docs/decisions/0003 says of the nominal level: part of the variance is common to the ranks of a seed."""
+    """What docs/decisions/0003 says: part of the variance is common to the ranks of a seed."""
     rng, hits = np.random.default_rng(1), []
     for _ in range(300):
         luck = rng.normal(size=2)

@@ -1,9 +1,10 @@
 """Derive the pipeline of another scale from dvc.yaml, as a DVC project of its own.
 
-    python tools/scales.py quick
+    python -m tools.scales quick
 
-A DVC project inside another keeps its own lock and cache, and `dvc status` of the outer one does not
-see it. Paths below results/<scale>/ become relative to it; everything else is reached through ../../.
+A DVC project inside another keeps its own lock and cache, and `dvc status` of the outer one does
+not see it. Paths below results/<scale>/ become relative to it; everything else is reached through
+../../.
 """
 
 from __future__ import annotations
@@ -50,14 +51,15 @@ def write_scale(scale: str) -> None:
     others = [name for name in SCALES if name != "laptop"]
     if scale not in others:
         raise UserError(
-            f"{scale!r} is not one of the other scales: {', '.join(others)}. For laptop run: dvc repro"
+            f"{scale!r} is not one of the other scales: {', '.join(others)}. For laptop run: dvc "
+            "repro"
         )
     load_scale(scale)
     folder = ROOT / "results" / scale
     (folder / ".dvc").mkdir(parents=True, exist_ok=True)
     (folder / ".dvc" / "config").write_text("[core]\n    no_scm = True\n    analytics = False\n")
     (folder / ".dvc" / ".gitignore").write_text("/cache\n/tmp\n/config.local\n")
-    head = f"# Derived from ../../dvc.yaml by: python tools/scales.py {scale}\n"
+    head = f"# Derived from ../../dvc.yaml by: python -m tools.scales {scale}\n"
     with atomic_path(folder / "dvc.yaml") as temporary:
         temporary.write_text(head + yaml.safe_dump(scale_pipeline(scale), sort_keys=False))
 

@@ -156,8 +156,13 @@ def ranks(
             layers = Layers(B, L, H, N, device)
             a, w, _ = layers.dss._discrete()
             a, w, D = a.detach().requires_grad_(), w.detach().requires_grad_(), layers.dss.D
-            fft = lambda: FFTConvolution.apply(layers.u, power_sum(a, w, L), D)  # noqa: B023, E731
-            chunks = lambda: ChunkedConvolution.apply(layers.u, a, w, D)  # noqa: B023, E731
+
+            def fft():
+                return FFTConvolution.apply(layers.u, power_sum(a, w, L), D)
+
+            def chunks():
+                return ChunkedConvolution.apply(layers.u, a, w, D)
+
             g = torch.randn_like(layers.u)
             with torch.no_grad():
                 took = side_by_side({"FFT, forward": fft, "chunks, forward": chunks}, 5)

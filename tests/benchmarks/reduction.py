@@ -58,7 +58,10 @@ def embedded(poles: np.ndarray, residues: np.ndarray) -> tuple[np.ndarray, np.nd
     """The real system of order 2 N, two inputs and two outputs that does what the complex one does;
     its Hankel values come twice.
     """
-    pair = lambda M: np.block([[M.real, -M.imag], [M.imag, M.real]])  # noqa: E731
+
+    def pair(M):
+        return np.block([[M.real, -M.imag], [M.imag, M.real]])
+
     return pair(np.diag(poles)), pair(np.ones((len(poles), 1)) + 0j), pair(residues[None])
 
 
@@ -271,7 +274,7 @@ def weighted(rows: list[dict]) -> None:
         torch.randint(1, 128, (256, 256)),
     )
     for method in ("bt-discrete", "weighted"):
-        took = seconds(lambda: compress(model, 8, method, x))  # noqa: B023
+        took = seconds(lambda: compress(model, 8, method, x))
         rows.append(
             row(f"truncate a laptop-scale model to r = 8 and measure it: {method}", took, "s", 10)
         )

@@ -65,9 +65,10 @@ def runner(name: str, shape: tuple):
 
 def megabytes(function) -> float:
     """Rise of this process's peak of resident memory while the function runs (Linux)."""
-    resident = lambda name: (
-        int(Path("/proc/self/status").read_text().split(name)[1].split()[0]) / 1024
-    )
+
+    def resident(name):
+        return int(Path("/proc/self/status").read_text().split(name)[1].split()[0]) / 1024
+
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
     before = resident("VmRSS:")
     function()
@@ -89,7 +90,10 @@ def memory() -> list[float]:
 def main() -> None:
     torch.set_num_threads(1)
     rows, curves = [], {}
-    code = "import json, torch; torch.set_num_threads(1); from tests.benchmarks import scaling; print(json.dumps(scaling.memory()))"
+    code = (
+        "import json, torch; torch.set_num_threads(1); from tests.benchmarks import scaling; "
+        "print(json.dumps(scaling.memory()))"
+    )
     exact = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     output = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,9 +1,10 @@
-"""Write reference.json: systems of all the kinds that are hard, and their Hankel singular values from arithmetic of many digits.
+"""Write reference.json: systems that are hard, and their Hankel singular values in many digits.
 
     pip install python-flint==0.9.0, then: python tests/data/make_reference.py
 
-The values are the roots of the eigenvalues of P Q, with both Gramians formed entry by entry and FLINT's eigenvalues at 1000 bits or more:
-another method and another arithmetic than those of s4bt.balance. Twice as many bits must give the same float64 values.
+The values are the roots of the eigenvalues of P Q, with both Gramians formed entry by entry and
+FLINT's eigenvalues at 1000 bits or more: another method and another arithmetic than those of
+s4bt.reduction. Twice as many bits must give the same float64 values.
 """
 
 import json
@@ -26,13 +27,20 @@ def systems():
     def rng(seed):
         return np.random.default_rng(seed)
 
-    normal = lambda r, n: r.normal(size=n) + 1j * r.normal(size=n)  # noqa: E731
-    init = lambda n: skew_hippo(n)  # noqa: E731
-    trained = lambda r, n: (
-        -0.5 * np.exp(0.7 * r.normal(size=n))
-        + 1j * skew_hippo(n).imag * (1 + 0.05 * r.normal(size=n))
-    )
-    clustered = lambda r, n: -0.5 + 1e-3 * r.normal(size=n) + 1j * (3 + 1e-2 * r.normal(size=n))  # noqa: E731
+    def normal(r, n):
+        return r.normal(size=n) + 1j * r.normal(size=n)
+
+    def init(n):
+        return skew_hippo(n)
+
+    def trained(r, n):
+        return -0.5 * np.exp(0.7 * r.normal(size=n)) + 1j * skew_hippo(n).imag * (
+            1 + 0.05 * r.normal(size=n)
+        )
+
+    def clustered(r, n):
+        return -0.5 + 1e-3 * r.normal(size=n) + 1j * (3 + 1e-2 * r.normal(size=n))
+
     for n in (16, 64, 256):
         yield f"initialised-{n}", init(n), normal(rng(n), n), False
         yield f"trained-{n}", trained(rng(n), n), normal(rng(n + 1), n), False
@@ -59,9 +67,15 @@ def systems():
 
 
 def values(poles, residues, discrete, bits):
-    """Hankel singular values, descending, as float64; a discrete system is real, so its conjugate modes are added."""
+    """Hankel singular values, descending, as float64.
+
+    A discrete system is real, so its conjugate modes are added.
+    """
     flint.ctx.prec = bits
-    exact = lambda z: flint.acb(float(z.real), float(z.imag))  # noqa: E731
+
+    def exact(z):
+        return flint.acb(float(z.real), float(z.imag))
+
     a, w = [exact(z) for z in poles], [exact(z) for z in residues]
     if discrete:
         a, w = a + [z.conjugate() for z in a], [z / 2 for z in w] + [z.conjugate() / 2 for z in w]
@@ -84,7 +98,10 @@ def main():
         check, sigma = (values(poles, residues, discrete, b) for b in (bits, 2 * bits))
         assert np.abs(sigma / check - 1).max() < 1e-14, (name, np.abs(sigma / check - 1).max())
         print(f"{name}: smallest / largest {sigma[-1] / sigma[0]:.1e}", file=sys.stderr, flush=True)
-        pairs = lambda z: [[x.real, x.imag] for x in z.tolist()]  # noqa: E731
+
+        def pairs(z):
+            return [[x.real, x.imag] for x in z.tolist()]
+
         out.append(
             {
                 "name": name,

@@ -1,0 +1,1 @@
+"""Housekeeping behind the Makefile; nothing of s4bt imports it. Run as python -m tools.<name>."""

@@ -1,0 +1,75 @@
+"""Tables of what `make bench` measured, from results/bench."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+
+from s4bt.files import ROOT
+from tools.results import markdown
+
+FOLDER = ROOT / "results" / "bench"
+RATIOS = (
+    r"over the one with 64|one batched model|over that with one|killed worker cost"
+    r"|against [LNHB], s4bt.*exponent|of the input"
+)
+
+
+def bench_table() -> str:
+    """The reduction beside the rivals: seconds, and values right over all systems."""
+    rows, found = pd.read_csv(FOLDER / "reduction.csv"), pd.read_csv(FOLDER / "accuracy.csv")
+    took = rows[rows.unit == "s"].set_index("what").value
+    columns = ["values", "right_to_1e-3", "right_to_1e-8"]
+    share = found.groupby("tool", sort=False)[columns].sum()
+    own = next(value for what, value in took.items() if what.endswith(": s4bt"))
+    lines = []
+    for what, value in took.items():
+        if "diagonalised" not in what:
+            continue
+        name, right = what.split(": ")[1], ["", ""]
+        if name in share.index:
+            known = share.loc[name]
+            right = [f"{100 * known[column] / known['values']:.0f} %" for column in columns[1:]]
+        lines.append([name, f"{value:.3g}", f"{own / value:.2g}", *right])
+    head = [
+        "1,536 systems, N = 64 to 16, diagonalised, one thread",
+        "seconds",
+        "s4bt's time over it",
+        "values right to 1e-3",
+        "to 1e-8",
+    ]
+    other = rows[rows.unit.isin(["MB", "power"]) | rows.what.str.startswith("truncate")]
+    listed = [
+        f"- {row.what}: {row.value:.3g}{'' if row.unit == 'power' else ' ' + row.unit}"
+        for row in other.itertuples()
+    ]
+    return "\n".join([markdown(head, lines), "", *listed])
+
+
+def speed_table() -> str:
+    """The layer beside the published formula and the floor, and what other benchmarks found."""
+    names = ("layer", "loop", "scaling", "grid")
+    rows = pd.concat([pd.read_csv(FOLDER / f"{name}.csv") for name in names])
+    value = rows.set_index("what").value
+    lines = []
+    for what in value.index[value.index.str.contains(r"threads?: s4bt$")]:
+        name = what.removesuffix(": s4bt")
+        shape, threads = re.search(r"= \(([\d, ]+)\), (\d)", name).groups()
+        times = [f"{value[f'{name}: {kind}']:.3g}" for kind in ("s4bt", "formula", "floor")]
+        over = f"{value[f'{name}: time over that of the floor']:.2f}"
+        lines.append([shape, threads, *times, over])
+    share = value[value.index.str.endswith("rest, share of the whole")].max()
+    kept = rows[rows.what.str.contains(RATIOS) & rows.unit.isin(["ratio", "power"])]
+    head = ["B, L, H, N", "threads", "s4bt, ms", "formula, ms", "floor, ms", "s4bt over floor"]
+    return "\n".join(
+        [
+            markdown(head, lines),
+            "",
+            "Shares, ratios, and exponents of growth fitted to the upper half of the sizes:",
+            "",
+            "- batches, checkpoints, learning curve and Python, share of a laptop-scale run, worst "
+            f"of six tasks: {share:.2g}",
+            *(f"- {row.what}: {row.value:.2g}" for row in kept.itertuples()),
+        ]
+    )

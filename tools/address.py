@@ -79,7 +79,7 @@ def write_address(address: str) -> None:
     if tomllib.loads(changed[path])["project"].get("urls") != {"Repository": address}:
         raise UserError(
             f'could not write the address into {path}; write Repository = "{address}" there by '
-            'hand, '
+            "hand, "
             "below [project.urls]"
         )
     for lesson in sorted((ROOT / LESSONS).rglob("*.ipynb")):

@@ -6,7 +6,7 @@ A house of rooms; a room imports only rooms above it, a file only files above it
 
 reduction   systems, Gramians, methods, error bounds: PyTorch, NumPy and SciPy, nothing else
 nn          the S4 model with DSS layers
-compress    a whole model, truncated
+compression a whole model, truncated
 tasks       the six tasks
 study       the pipeline: configuration, training, experiments, statistics, figures
 course      what the lessons share

@@ -15,7 +15,6 @@ def attach(package: str, homes: dict[str, str]) -> tuple[Callable, Callable, lis
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(homes[name]), name)
-        # a submodule of the same name (s4bt.compress) does not take its place
         setattr(sys.modules[package], name, value)
         return value
 

@@ -8,7 +8,7 @@ A, b, c    (B, k, k), (B, k), (B, k)   a realisation in balanced coordinates; A 
 rank       r            complex modes that are kept
 order      k            states that are kept: r, or up to 2 r of a real system
 
-A reducer is a kind of `Balanced`: its `reduced` makes small realisations, `reduce_batch` does the
+A method is a kind of `Balanced`: its `reduced` makes small realisations, `reduce_batch` does the
 rest.  (balancing in general: Antoulas 2005, ch. 7)
 """
 

@@ -209,7 +209,7 @@ def bt_shared(system: DiagonalLTI, rank: int) -> DiagonalLTI:
 
 
 def bt_channel(system: DiagonalLTI, rank: int) -> DiagonalLTI:
-    """Balanced truncation of every channel's (Lambda, 1, W_h) by itself, which gives it poles of its own.
+    """Balanced truncation of every channel's (Lambda, 1, W_h) by itself: each has poles of its own.
 
     As `bt_shared`, with one row W_h in place of W. Second reading of Ezoe & Sato 2024.
     Raises as `balanced_truncation`.

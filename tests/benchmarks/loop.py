@@ -1,7 +1,8 @@
 """Where the time of a training run goes, and whether small runs are faster together: `make bench`
 writes results/bench/loop.csv and loop.png.
 
-whole       `s4bt.study.train.train` of the product at scale laptop, with its evaluations and checkpoints
+whole       `s4bt.study.train.train` of the product at scale laptop, with its evaluations and
+            checkpoints
 compute     the model, forward, backward, clipping and AdamW on the very batches of that run, made
             beforehand
 evaluation  the evaluations of that run, by themselves

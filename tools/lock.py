@@ -30,6 +30,7 @@ LESSONS = (
     "matplotlib",
     "mpmath",
     "numpy",
+    "packaging",
     "pandas",
     "pillow",
     "pydantic",

@@ -278,4 +278,4 @@ def accuracy_table() -> str:
 def claims() -> str:
     """How many truncated layers keep limit and bound."""
     _, said = error_shares(every("layers.csv"))
-    return f"Over all tasks: {said}."
+    return "Over all tasks: " + said.replace("; ", ";\n") + "."

@@ -17,11 +17,11 @@ def sole_writer(name: str) -> Iterator[None]:
 
     Raises UserError if another process holds it.
     """
-    path = ROOT / ".scratch" / "locks" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    owner = path.with_suffix(".pid")
+    folder = ROOT / ".scratch" / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / f"{name}.pid"
     try:
-        with FileLock(path.with_suffix(".lock"), timeout=0):
+        with FileLock(folder / f"{name}.lock", timeout=0):
             owner.write_text(str(os.getpid()))
             yield
             owner.unlink(missing_ok=True)

@@ -220,8 +220,8 @@ def retrained_words() -> str:
             + " points (± over tasks).",
             f"`weighted` stores {min(ratio):.1f} to {max(ratio):.1f} times as many numbers in its "
             "layers.",
-            "Runs that end more than 5 points of validation accuracy below their start, and runs that",
-            "keep their start:",
+            "Runs that end more than 5 points of validation accuracy below their start, and runs",
+            "that keep their start:",
             f"`weighted` {_unsettled('weighted')};",
             f"`{PAPER}` {_unsettled(PAPER)}.",
         ]

@@ -11,7 +11,7 @@ from s4bt.lazy import attach
 _HOMES = {
     "checks": ["check", "run_lesson"],
     "pictures": ["slider", "use_style"],
-    "physics": ["chain", "modes", "rod"],
+    "physics": ["balance", "chain", "modes", "rod"],
     "models": ["examples", "layer", "lti", "network"],
 }
 __getattr__, __dir__, __all__ = attach(

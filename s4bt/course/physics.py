@@ -9,6 +9,7 @@ residues   complex (N,)              h(t) = Re sum_n residues_n exp(poles_n t)
 from __future__ import annotations
 
 import numpy as np
+from scipy import linalg
 
 
 def chain(
@@ -49,6 +50,20 @@ def rod(points: int = 12, diffusivity: float = 1.0) -> tuple[np.ndarray, ...]:
     b = np.zeros(points)
     b[0] = h**-0.5
     return A, b, b.copy()
+
+
+def balance(A: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, ...]:
+    """A stable minimal system in balanced coordinates, P = Q = diag(sigma): A, b, c and sigma.
+
+    The six lines of lesson 4: Cholesky factors of both Gramians, P = Lp Lp^T and Q = Lq Lq^T, the SVD
+    Lq^T Lp = U diag(sigma) V^T, then T = Lp V sigma^(-1/2), Z = Lq U sigma^(-1/2) with Z^T T = I.
+    """
+    P = linalg.solve_continuous_lyapunov(A, -np.outer(b, b))
+    Q = linalg.solve_continuous_lyapunov(A.T, -np.outer(c, c))
+    Lp, Lq = np.linalg.cholesky(P), np.linalg.cholesky(Q)
+    U, sigma, Vt = np.linalg.svd(Lq.T @ Lp)
+    T, Z = Lp @ Vt.T / np.sqrt(sigma), Lq @ U / np.sqrt(sigma)
+    return Z.T @ A @ T, Z.T @ b, c @ T, sigma
 
 
 def modes(A: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,9 @@ At a minimum G_r(-conj mu) = G(-conj mu), and the derivatives agree, too, for ev
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
-from s4bt.reduction.balanced import balanced_truncation
-from s4bt.reduction.gramians import flattened, promoted
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
     FAINT,
@@ -23,6 +19,7 @@ from s4bt.reduction.variable_projection import (
     best_of,
     damping_range,
     exponents,
+    fitted,
     from_every_start,
     minimise,
     system_at,
@@ -116,19 +113,14 @@ def h2(
     (Meier & Luenberger 1967) For diagonal layers: Sakamoto & Sato 2025. rounding: the relative
     error of residues and exponents that the fit allows for.  Raises as `balanced_truncation`.
     """
-    if rank == system.modes:
-        system.require_stable("balancing")
-        return promoted(system)
-    start, _ = balanced_truncation(replace(system, feedthrough=None), rank)
-    with torch.no_grad():
-        full = flattened(promoted(system))
 
+    def fit(full: DiagonalLTI, start: DiagonalLTI) -> DiagonalLTI:
         def improve(index: Tensor, begin: DiagonalLTI) -> DiagonalLTI:
             return fit_h2(full.select(index), begin, iterations, rounding)
 
         def error(small: DiagonalLTI) -> Tensor:
             return (full - small).h2_norm()
 
-        reduced = best_of(from_every_start(improve, [flattened(start)]), error)
-    shaped = reduced.unflatten(system.batch)
-    return replace(shaped, dt=system.dt, feedthrough=shaped.feedthrough + system.feedthrough)
+        return best_of(from_every_start(improve, [start]), error)
+
+    return fitted(system, rank, fit)

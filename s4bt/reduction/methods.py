@@ -39,13 +39,13 @@ class Method:
 
     name: str
     reducer: Callable[..., DiagonalLTI]
-    balances: str
-    bounded: bool
-    feedthrough: bool
-    measures: tuple[str, ...]
     chooses: str
+    balances: str
     colour: str
     marker: str
+    bounded: bool = False
+    feedthrough: bool = False
+    measures: tuple[str, ...] = ()
 
     @property
     def tied(self) -> bool:
@@ -63,107 +63,37 @@ class Method:
         return "spectrum" in self.measures
 
 
+# fmt: off
 _ALL = (
-    Method(
-        "bt-shared",
-        bt_shared,
-        balances="layer",
-        bounded=True,
-        feedthrough=False,
-        measures=(),
-        chooses="balanced truncation of the continuous layer, all channels at once",
-        colour="#0173b2",
-        marker="o",
-    ),
-    Method(
-        "bt-channel",
-        bt_channel,
-        balances="channel",
-        bounded=True,
-        feedthrough=False,
-        measures=(),
-        chooses="balanced truncation of the continuous layer, channel by channel",
-        colour="#029e73",
-        marker="s",
-    ),
-    Method(
-        "bt-discrete",
-        bt_discrete,
-        balances="kernel",
-        bounded=True,
-        feedthrough=False,
-        measures=(),
-        chooses="balanced truncation of the kernel",
-        colour="#8a4fa3",
-        marker="D",
-    ),
-    Method(
-        "bt-limited",
-        bt_limited,
-        balances="kernel",
-        bounded=False,
-        feedthrough=False,
-        measures=("length",),
-        chooses="the same, with what the steps of a sequence can reach, not all time",
-        colour="#00594f",
-        marker="h",
-    ),
-    Method(
-        "singular-perturbation",
-        singular_perturbation,
-        balances="delayed kernel",
-        bounded=True,
-        feedthrough=True,
-        measures=(),
-        chooses="balanced, and the discarded states follow at once: exact gain at frequency zero",
-        colour="#7a7a7a",
-        marker="X",
-    ),
-    Method(
-        "modal",
-        modal,
-        balances="kernel",
-        bounded=False,
-        feedthrough=False,
-        measures=(),
-        chooses="the modes with the largest gain",
-        colour="#8c5400",
-        marker="v",
-    ),
-    Method(
-        "h2",
-        h2,
-        balances="kernel",
-        bounded=False,
-        feedthrough=False,
-        measures=("rounding",),
-        chooses="the nearest kernel in the sum of squares, a local optimum",
-        colour="#d986b5",
-        marker="p",
-    ),
-    Method(
-        "hankel",
-        hankel,
-        balances="kernel",
-        bounded=False,
-        feedthrough=False,
-        measures=(),
-        chooses="the nearest kernel in the Hankel norm",
-        colour="#2b2b72",
-        marker="P",
-    ),
-    Method(
-        "weighted",
-        weighted,
-        balances="kernel",
-        bounded=False,
-        feedthrough=True,
-        measures=("rounding", "spectrum"),
-        chooses="the least output error on what the layer receives",
-        colour="#d55e00",
-        marker="*",
-    ),
+    Method("bt-shared", bt_shared,
+           "balanced truncation of the continuous layer, all channels at once",
+           "layer", "#0173b2", "o", bounded=True),
+    Method("bt-channel", bt_channel,
+           "balanced truncation of the continuous layer, channel by channel",
+           "channel", "#029e73", "s", bounded=True),
+    Method("bt-discrete", bt_discrete,
+           "balanced truncation of the kernel",
+           "kernel", "#8a4fa3", "D", bounded=True),
+    Method("bt-limited", bt_limited,
+           "the same, with what the steps of a sequence can reach, not all time",
+           "kernel", "#00594f", "h", measures=("length",)),
+    Method("singular-perturbation", singular_perturbation,
+           "balanced, and the discarded states follow at once: exact gain at frequency zero",
+           "delayed kernel", "#7a7a7a", "X", bounded=True, feedthrough=True),
+    Method("modal", modal,
+           "the modes with the largest gain",
+           "kernel", "#8c5400", "v"),
+    Method("h2", h2,
+           "the nearest kernel in the sum of squares, a local optimum",
+           "kernel", "#d986b5", "p", measures=("rounding",)),
+    Method("hankel", hankel,
+           "the nearest kernel in the Hankel norm",
+           "kernel", "#2b2b72", "P"),
+    Method("weighted", weighted,
+           "the least output error on what the layer receives",
+           "kernel", "#d55e00", "*", feedthrough=True, measures=("rounding", "spectrum")),
 )
+# fmt: on
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from s4bt.reduction.balanced import balanced_truncation
+from s4bt.reduction.gramians import flattened, promoted
 from s4bt.reduction.systems import DiagonalLTI
 
 # A real pole has no imaginary part to fit: what is shorter than this share of the whole is
@@ -285,3 +287,20 @@ def best_of(candidates: list[DiagonalLTI], error: Callable[[DiagonalLTI], Tensor
         log_poles=pick("log_poles"),
         feedthrough=pick("feedthrough"),
     )
+
+
+def fitted(
+    system: DiagonalLTI, rank: int, fit: Callable[[DiagonalLTI, DiagonalLTI], DiagonalLTI]
+) -> DiagonalLTI:
+    """fit(flat batch, a balanced truncation of it) -> flat batch, in the shape of `system`.
+
+    Full rank: the system itself. Raises as `balanced_truncation`.
+    """
+    if rank == system.modes:
+        system.require_stable("balancing")
+        return promoted(system)
+    start, _ = balanced_truncation(replace(system, feedthrough=None), rank)
+    with torch.no_grad():
+        reduced = fit(flattened(promoted(system)), flattened(start))
+    shaped = reduced.unflatten(system.batch)
+    return replace(shaped, dt=system.dt, feedthrough=shaped.feedthrough + system.feedthrough)

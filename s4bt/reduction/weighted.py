@@ -13,19 +13,17 @@ feedthrough, which is linear least squares, and over poles.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
-from s4bt.reduction.balanced import balanced_truncation, bt_limited, require_discrete
-from s4bt.reduction.gramians import flattened, promoted
+from s4bt.reduction.balanced import bt_limited, require_discrete
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
     Problem,
     best_of,
     damping_range,
     exponents,
+    fitted,
     from_every_start,
     minimise,
     system_at,
@@ -144,20 +142,14 @@ def weighted(
     require_discrete(system, "weighted fits a discrete kernel")
     S = checked_spectrum(system, spectrum)
     L = S.shape[-1] - 1
-    if rank == system.modes:
-        system.require_stable("balancing")
-        return promoted(system)
-    start, _ = balanced_truncation(replace(system, feedthrough=None), rank)
-    with torch.no_grad():
-        full = flattened(promoted(system))
 
+    def fit(full: DiagonalLTI, start: DiagonalLTI) -> DiagonalLTI:
         def improve(index: Tensor, begin: DiagonalLTI) -> DiagonalLTI:
             return fit_weighted(full.select(index), begin, S[index], iterations, rounding)[0]
 
         def error(small: DiagonalLTI) -> Tensor:
             return output_energy((full - small).impulse_response(L), S)
 
-        starts = [flattened(start), bt_limited(full, rank, L)]
-        reduced = best_of(from_every_start(improve, starts), error)
-    shaped = reduced.unflatten(system.batch)
-    return replace(shaped, dt=system.dt, feedthrough=shaped.feedthrough + system.feedthrough)
+        return best_of(from_every_start(improve, [start, bt_limited(full, rank, L)]), error)
+
+    return fitted(system, rank, fit)

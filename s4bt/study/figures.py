@@ -171,13 +171,18 @@ def error_against_accuracy(axes, errors: pd.DataFrame, columns: dict[str, str]) 
     axes[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
+def _before_and_after(ax, before: np.ndarray, after: dict[str, np.ndarray]) -> None:
+    """A sequence before truncation, and after it by method."""
+    ax.plot(before, color="0.2", lw=1.6, label="before")
+    for (name, values), line in zip(after.items(), LINES[1:]):
+        ax.plot(values, lw=1.1, ls=line, color=METHODS[name].colour, label=name)
+    ax.legend(fontsize=7)
+
+
 def kernels(ax, before: np.ndarray, after: dict[str, np.ndarray], steps: int = 64) -> None:
     """before (L,): kernel of one channel; after: kernels of the truncated layer by method."""
-    ax.plot(before[:steps], color="0.2", lw=1.6, label="before")
-    for (name, kernel), line in zip(after.items(), LINES[1:]):
-        ax.plot(kernel[:steps], lw=1.1, ls=line, color=METHODS[name].colour, label=name)
+    _before_and_after(ax, before[:steps], {name: K[:steps] for name, K in after.items()})
     ax.set(xlabel="lag, steps", ylabel="kernel K")
-    ax.legend(fontsize=7)
 
 
 def poles(ax, before: np.ndarray, after: dict[str, np.ndarray]) -> None:
@@ -224,11 +229,8 @@ def modes(ax, single: np.ndarray, whole: np.ndarray, steps: int = 64) -> None:
 
 def output(ax, before: np.ndarray, after: dict[str, np.ndarray], steps: int = 100) -> None:
     """Output of one channel on one sequence: before (L,), after by method."""
-    ax.plot(before[:steps], color="0.2", lw=1.6, label="before")
-    for (name, y), line in zip(after.items(), LINES[1:]):
-        ax.plot(y[:steps], lw=1.1, ls=line, color=METHODS[name].colour, label=name)
+    _before_and_after(ax, before[:steps], {name: y[:steps] for name, y in after.items()})
     ax.set(xlabel="step", ylabel="output of the channel")
-    ax.legend(fontsize=7)
 
 
 def accuracy_against_accuracy(ax, rows: pd.DataFrame, x: str, label: str) -> None:

@@ -15,7 +15,8 @@ from scipy import stats
 from s4bt.files import ROOT
 from s4bt.reduction.methods import METHODS
 from s4bt.study.config import load_task
-from s4bt.study.places import task_dir
+from s4bt.study.places import existing, task_dir
+from s4bt.tasks import TASKS
 
 # What identifies a configuration, up to the seed.
 CELL = ["task", "arm", "method", "transfer", "sharing", "rank"]
@@ -187,3 +188,21 @@ def with_milliseconds(cells: pd.DataFrame, scale: str) -> pd.DataFrame:
     """
     times = pd.read_csv(ROOT / "results" / "bench" / "model.csv").query("scale == @scale")
     return cells.merge(times.drop(columns="scale"), on=["task", "sharing", "rank"], how="left")
+
+
+def all_tasks(scale: str) -> pd.DataFrame:
+    """`summary` of all six tasks.  Raises UserError, with the command, if a task was not retrained."""
+    for task in TASKS:
+        existing(task_dir(scale, task) / "retrain.csv", scale, f"retrain@{task}")
+    return pd.concat([summary(scale, task) for task in TASKS], ignore_index=True)
+
+
+def cells_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """`intervals` of a summary, with a column parameters."""
+    sizes = rows.groupby(CELL, dropna=False).parameters.first().reset_index()
+    return intervals(rows).merge(sizes)
+
+
+def chance_of(scale: str, task: str) -> float:
+    """Accuracy of always answering the most frequent training label."""
+    return json.loads((task_dir(scale, task) / "data.json").read_text())["chance"]

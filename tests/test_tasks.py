@@ -346,7 +346,8 @@ def test_reviews_are_deduplicated_and_contradictions_dropped(tmp_path, monkeypat
     )
     from s4bt.tasks import text as task
 
-    assert task.packaged(raw) == {"good film, really": 1, 'bad, with a "quote"': 0, "café crème": 0}
+    found = {"good film, really": 1, 'bad, with a "quote"': 0, "café crème": 0}
+    assert task.packaged(raw) == found
     with pytest.raises(
         UserError,
         match="split train: only 3 different examples can be had, and params.yaml asks for 60",

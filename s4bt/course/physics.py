@@ -55,8 +55,9 @@ def rod(points: int = 12, diffusivity: float = 1.0) -> tuple[np.ndarray, ...]:
 def balance(A: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, ...]:
     """A stable minimal system in balanced coordinates, P = Q = diag(sigma): A, b, c and sigma.
 
-    The six lines of lesson 4: Cholesky factors of both Gramians, P = Lp Lp^T and Q = Lq Lq^T, the SVD
-    Lq^T Lp = U diag(sigma) V^T, then T = Lp V sigma^(-1/2), Z = Lq U sigma^(-1/2) with Z^T T = I.
+    The six lines of lesson 4: Cholesky factors of both Gramians, P = Lp Lp^T and Q = Lq Lq^T, the
+    SVD Lq^T Lp = U diag(sigma) V^T, then T = Lp V sigma^(-1/2), Z = Lq U sigma^(-1/2) with Z^T T =
+    I.
     """
     P = linalg.solve_continuous_lyapunov(A, -np.outer(b, b))
     Q = linalg.solve_continuous_lyapunov(A.T, -np.outer(c, c))

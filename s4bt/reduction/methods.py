@@ -30,7 +30,7 @@ class Method:
 
     balances: what it takes its Hankel singular values from, "layer" (the continuous complex layer
     with all its outputs), "channel" (that of one channel), "kernel" (the discrete real kernel), or
-    "delayed kernel" (h[1], h[2], …: h[0] goes into a feedthrough). bounded: whether the H-infinity
+    "delayed kernel" (h[1], h[2], ...: h[0] goes into a feedthrough). bounded: whether the H-infinity
     error is at most twice the sum of the discarded values. feedthrough: whether the reduced kernel
     has one of its own. measures: the options that `s4bt.compress` fills in from the layer's inputs
     ("spectrum", "length") or from its number format ("rounding"). chooses: the method in a few
@@ -63,37 +63,89 @@ class Method:
         return "spectrum" in self.measures
 
 
-# fmt: off
 _ALL = (
-    Method("bt-shared", bt_shared,
-           "balanced truncation of the continuous layer, all channels at once",
-           "layer", "#0173b2", "o", bounded=True),
-    Method("bt-channel", bt_channel,
-           "balanced truncation of the continuous layer, channel by channel",
-           "channel", "#029e73", "s", bounded=True),
-    Method("bt-discrete", bt_discrete,
-           "balanced truncation of the kernel",
-           "kernel", "#8a4fa3", "D", bounded=True),
-    Method("bt-limited", bt_limited,
-           "the same, with what the steps of a sequence can reach, not all time",
-           "kernel", "#00594f", "h", measures=("length",)),
-    Method("singular-perturbation", singular_perturbation,
-           "balanced, and the discarded states follow at once: exact gain at frequency zero",
-           "delayed kernel", "#7a7a7a", "X", bounded=True, feedthrough=True),
-    Method("modal", modal,
-           "the modes with the largest gain",
-           "kernel", "#8c5400", "v"),
-    Method("h2", h2,
-           "the nearest kernel in the sum of squares, a local optimum",
-           "kernel", "#d986b5", "p", measures=("rounding",)),
-    Method("hankel", hankel,
-           "the nearest kernel in the Hankel norm",
-           "kernel", "#2b2b72", "P"),
-    Method("weighted", weighted,
-           "the least output error on what the layer receives",
-           "kernel", "#d55e00", "*", feedthrough=True, measures=("rounding", "spectrum")),
+    Method(
+        "bt-shared",
+        bt_shared,
+        "balanced truncation of the continuous layer, all channels at once",
+        balances="layer",
+        colour="#0173b2",
+        marker="o",
+        bounded=True,
+    ),
+    Method(
+        "bt-channel",
+        bt_channel,
+        "balanced truncation of the continuous layer, channel by channel",
+        balances="channel",
+        colour="#029e73",
+        marker="s",
+        bounded=True,
+    ),
+    Method(
+        "bt-discrete",
+        bt_discrete,
+        "balanced truncation of the kernel",
+        balances="kernel",
+        colour="#8a4fa3",
+        marker="D",
+        bounded=True,
+    ),
+    Method(
+        "bt-limited",
+        bt_limited,
+        "the same, with what the steps of a sequence can reach, not all time",
+        balances="kernel",
+        colour="#00594f",
+        marker="h",
+        measures=("length",),
+    ),
+    Method(
+        "singular-perturbation",
+        singular_perturbation,
+        "balanced, and the discarded states follow at once: exact gain at frequency zero",
+        balances="delayed kernel",
+        colour="#7a7a7a",
+        marker="X",
+        bounded=True,
+        feedthrough=True,
+    ),
+    Method(
+        "modal",
+        modal,
+        "the modes with the largest gain",
+        balances="kernel",
+        colour="#8c5400",
+        marker="v",
+    ),
+    Method(
+        "h2",
+        h2,
+        "the nearest kernel in the sum of squares, a local optimum",
+        balances="kernel",
+        colour="#d986b5",
+        marker="p",
+        measures=("rounding",),
+    ),
+    Method(
+        "hankel",
+        hankel,
+        "the nearest kernel in the Hankel norm",
+        balances="kernel",
+        colour="#2b2b72",
+        marker="P",
+    ),
+    Method(
+        "weighted",
+        weighted,
+        "the least output error on what the layer receives",
+        balances="kernel",
+        colour="#d55e00",
+        marker="*",
+        feedthrough=True,
+        measures=("rounding", "spectrum"),
+    ),
 )
-# fmt: on
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 

@@ -120,7 +120,8 @@ def error_row(
 
     Of what the method balances (`singular_values`), in units of its gain, each the largest over
     what is balanced separately: sigma_max, limit (the first discarded value, no system of that
-    order does better; with a feedthrough, of h[1], h[2], …), bound (2 sum of the discarded values;
+    order does better; with a feedthrough, of h[1], h[2], …),
+    bound (2 sum of the discarded values;
     nan for a method without one), hinf (measured), gain. All of them are nan if modes that are not
     stable were kept: such a layer has none of these norms.
     Of the kernels that the layer convolves with, relative, over all channels together: h2_error,

@@ -28,7 +28,7 @@ LOOKED_AT = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
 def _smallest(good: Tensor, largest: int) -> int:
-    """The smallest rank whose entry of good, for ranks 1, 2, …, holds; the largest if none does."""
+    """The smallest rank, from 1, whose entry of good holds; the largest if none does."""
     return int(good.nonzero()[0, 0]) + 1 if bool(good.any()) else largest
 
 

@@ -191,7 +191,10 @@ def with_milliseconds(cells: pd.DataFrame, scale: str) -> pd.DataFrame:
 
 
 def all_tasks(scale: str) -> pd.DataFrame:
-    """`summary` of all six tasks.  Raises UserError, with the command, if a task was not retrained."""
+    """`summary` of all six tasks.
+
+    Raises UserError, with the command, if a task was not retrained.
+    """
     for task in TASKS:
         existing(task_dir(scale, task) / "retrain.csv", scale, f"retrain@{task}")
     return pd.concat([summary(scale, task) for task in TASKS], ignore_index=True)

@@ -114,9 +114,9 @@ class ImageData(Official):
 
 
 class PathfinderData(Official):
-    """Two dashed contours, discs on two tips, distractors, on size x size pixels.  (Linsley et al.
+    """Two dashed contours, discs on two tips, distractors, on size x size pixels.
 
-    2018)
+    (Linsley et al. 2018)
     """
 
     size: Annotated[int, Field(ge=8)]

@@ -28,13 +28,13 @@ from s4bt.reduction.weighted import weighted
 class Method:
     """One way to choose a small system.
 
-    balances: what it takes its Hankel singular values from, "layer" (the continuous complex layer
-    with all its outputs), "channel" (that of one channel), "kernel" (the discrete real kernel), or
-    "delayed kernel" (h[1], h[2], ...: h[0] goes into a feedthrough). bounded: whether the H-infinity
-    error is at most twice the sum of the discarded values. feedthrough: whether the reduced kernel
-    has one of its own. measures: the options that `s4bt.compress` fills in from the layer's inputs
-    ("spectrum", "length") or from its number format ("rounding"). chooses: the method in a few
-    words. colour, marker: of the method in every figure; in grey the markers tell methods apart.
+    chooses: it in a few words. balances: what it takes its Hankel singular values from, "layer" (the
+    continuous complex layer with all its outputs), "channel" (that of one channel), "kernel" (the
+    discrete real kernel), or "delayed kernel" (h[1], h[2] and so on: h[0] goes into a feedthrough).
+    colour, marker: of the method in every figure; in grey the markers tell methods apart. bounded:
+    whether the H-infinity error is at most twice the sum of the discarded values. feedthrough:
+    whether the reduced kernel has one of its own. measures: the options that `s4bt.compress` fills
+    in, from the layer's inputs ("spectrum", "length") or from its number format ("rounding").
     """
 
     name: str

@@ -28,7 +28,7 @@ from s4bt.reduction.weighted import weighted
 class Method:
     """One way to choose a small system.
 
-    chooses: it in a few words. balances: what it takes its Hankel singular values from, "layer" (the
+    chooses: it in a few words. balances: what its Hankel singular values are of, "layer" (the
     continuous complex layer with all its outputs), "channel" (that of one channel), "kernel" (the
     discrete real kernel), or "delayed kernel" (h[1], h[2] and so on: h[0] goes into a feedthrough).
     colour, marker: of the method in every figure; in grey the markers tell methods apart. bounded:

@@ -299,6 +299,15 @@ def test_a_checkpoint_brings_back_the_same_model(tmp_path):
     ]
 
 
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    model, path = S4Model(11, 4, **OPTIONS), tmp_path / "m.safetensors"
+    written = set()
+    for _ in range(20):
+        save_model(model, path)
+        written.add(path.read_bytes())
+    assert len(written) == 1
+
+
 def test_broken_models_and_other_formats_are_named(tmp_path, monkeypatch):
     path = tmp_path / "m.safetensors"
     with pytest.raises(UserError, match=r"m\.safetensors: no such model\. Run the stage"):
@@ -313,10 +322,10 @@ def test_broken_models_and_other_formats_are_named(tmp_path, monkeypatch):
     save_model(model, path)
     with pytest.raises(UserError, match="the weights do not fit"):
         load_model(path)
-    monkeypatch.setattr("s4bt.nn.storage.FORMAT", "s4bt model 0")
+    monkeypatch.setattr("s4bt.nn.storage.FORMAT", "model 0")
     save_model(S4Model(11, 4, **OPTIONS), path)
     monkeypatch.undo()
-    with pytest.raises(UserError, match="format is 's4bt model 0', and this version.*model 1"):
+    with pytest.raises(UserError, match="format is 'model 0', and this version.*'model 1'"):
         load_model(path)
 
 

@@ -29,7 +29,7 @@ def layer(task: str = "image", number: int = 0) -> tuple[np.ndarray, np.ndarray,
     from safetensors import safe_open
 
     with safe_open(_file(task), "np") as file:
-        count = json.loads(file.metadata()["options"])["layers"]
+        count = json.loads(file.metadata()["s4bt"])["options"]["layers"]
         if not 0 <= number < count:
             raise UserError(f"the model of {task} has layers 0 to {count - 1}, not {number}")
 

@@ -1,8 +1,9 @@
 """Models as safetensors: weights, and a header that says what they are.
 
-The header has two entries: "format", FORMAT below, and "options", JSON of what
-`s4bt.nn.s4.S4Model.options` returns, from which the model is made again. Tensors have the names of
-S4Model.state_dict(). Whoever changes one of these counts FORMAT up.
+The header has one entry, "s4bt": JSON with "format", FORMAT below, and "options", what
+`s4bt.nn.s4.S4Model.options` returns, from which the model is made again. (One entry, because
+safetensors writes several in random order, and the same model must give the same bytes.) Tensors
+have the names of S4Model.state_dict(). Whoever changes one of these counts FORMAT up.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from safetensors.torch import save_file
 from s4bt.files import UserError, atomic_path
 from s4bt.nn.s4 import S4Model
 
-FORMAT = "s4bt model 1"
+ENTRY, FORMAT = "s4bt", "model 1"
 
 
 def save_model(model: S4Model, path: Path | str) -> None:
     """Write weights and options as safetensors, whole or not at all."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    header = {"format": FORMAT, "options": json.dumps(model.options(), sort_keys=True)}
+    header = json.dumps({"format": FORMAT, "options": model.options()}, sort_keys=True)
     with atomic_path(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata=header)
+        save_file(tensors, temporary, metadata={ENTRY: header})
 
 
 def load_model(path: Path | str) -> S4Model:
@@ -39,18 +40,17 @@ def load_model(path: Path | str) -> S4Model:
         raise UserError(f"{path}: no such model. {remedy}")
     try:
         with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
+            header = json.loads((file.metadata() or {})[ENTRY])
+            if header["format"] != FORMAT:
                 raise UserError(
-                    f"{path}: its format is {header.get('format', 'an older one')!r}, and this "
-                    f"version of s4bt reads {FORMAT!r}. {remedy}"
+                    f"{path}: its format is {header['format']!r}, and this version of s4bt reads "
+                    f"{FORMAT!r}. {remedy}"
                 )
-            options = json.loads(header["options"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: not a whole model of this project ({error}). {remedy}") from error
     with torch.random.fork_rng(devices=[]):
-        model = S4Model(**options)
+        model = S4Model(**header["options"])
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

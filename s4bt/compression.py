@@ -23,7 +23,8 @@ from torch import Tensor
 
 from s4bt.nn.dss import DSS
 from s4bt.nn.s4 import Block, S4Model, with_layers
-from s4bt.reduction.methods import Method, method_named, reduce
+from s4bt.reduction.dispatch import reduce
+from s4bt.reduction.methods import Method, method_named
 from s4bt.reduction.projection import check_rank
 from s4bt.reduction.quality import Reference, error_row, reference
 from s4bt.reduction.ranks import Rule
@@ -78,9 +79,7 @@ def checked_calibration(model: S4Model, calibration: Any) -> Sequences:
 
 
 def spectrum(u: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """S (H, L + 1), float64: mean over the batch of |rfft(u, 2L)|^2 of the samples before the
-    padding.
-    """
+    """S (H, L + 1), float64: mean over the batch of |rfft(u, 2L)|^2, without padding."""
     L = u.shape[-1]
     total = torch.zeros(u.shape[1], L + 1, dtype=torch.float64, device=u.device)
     for start in range(0, len(u), AT_ONCE):
@@ -93,8 +92,9 @@ def spectrum(u: Tensor, lengths: Tensor | None = None) -> Tensor:
 
 
 def through(block: Block, u: Tensor) -> Tensor:
-    """block(u), a few sequences at a time: calibration batches are larger than those of
-    training.
+    """block(u), a few sequences at a time.
+
+    Calibration batches are larger than those of training.
     """
     return torch.cat([block(part) for part in u.split(AT_ONCE)])
 

@@ -33,6 +33,34 @@ def plainly(u, a, w, D):
     )
 
 
+def chunk_by_chunk(u, a, w, D):
+    """The recurrence of `ChunkedConvolution`, in plain tensors, one chunk after the other."""
+    (H, B, L), T = u.shape, chunk_length(u.shape[-1], a.shape[1])
+    u = torch.nn.functional.pad(u, (0, -L % T))
+    j = torch.arange(T)
+    p = torch.exp(a[:, None] * j[:, None])  # (H, T, N)
+    q = (w * torch.exp(a))[:, None] * p
+    K = torch.cat([(w.real.sum(1) + D)[:, None], q.real.sum(2)[:, :-1]], 1)
+    toeplitz = torch.stack([torch.cat([K.new_zeros(H, i), K[:, : T - i]], 1) for i in range(T)], 1)
+    x, y = torch.zeros(H, B, a.shape[1], dtype=a.dtype), []
+    for part in u.split(T, -1):  # (H, B, T)
+        y.append((x[:, :, None] * q[:, None]).sum(-1).real + part @ toeplitz)
+        V = (part[..., None] * p.flip(1)[:, None]).sum(2)
+        x = torch.exp(a * T)[:, None] * x + V
+    return torch.cat(y, -1)[..., :L]
+
+
+@pytest.mark.parametrize("L, N", [(5, 3), (32, 2), (70, 3), (600, 12)])
+def test_chunks_are_their_plain_twin_forward_and_backward(L, N):
+    inputs = [torch.randn(2, 3, L, dtype=torch.float64), *system(2, N)]
+    inputs = [x.requires_grad_() for x in inputs]
+    y, plain = ChunkedConvolution.apply(*inputs), chunk_by_chunk(*inputs)
+    assert torch.allclose(y, plain, rtol=1e-11, atol=1e-11)
+    g = torch.randn_like(plain)
+    for got, right in zip(torch.autograd.grad(y, inputs, g), torch.autograd.grad(plain, inputs, g)):
+        assert torch.allclose(got, right, rtol=1e-9, atol=1e-9 * float(right.abs().max()))
+
+
 @pytest.mark.parametrize("method", [by_fft, ChunkedConvolution.apply], ids=["fft", "chunks"])
 @settings(max_examples=15, deadline=None)
 @given(

@@ -11,7 +11,8 @@ from s4bt.files import UserError
 from s4bt.nn.dss import skew_hippo
 from s4bt.nn.s4 import S4Model, count_parameters, with_dss_of, with_skew_hippo
 from s4bt.nn.storage import load_model, save_model
-from s4bt.reduction.methods import METHODS, reduce
+from s4bt.reduction.dispatch import reduce
+from s4bt.reduction.methods import METHODS
 from s4bt.reduction.ranks import budget, by_bound, layer_adaptive
 from s4bt.reduction.systems import UnstableSystem
 

@@ -92,9 +92,7 @@ def four_rows() -> str:
 
 
 def one_shot_table() -> str:
-    """Points of accuracy lost without retraining, mean over tasks ± half-width;
-    `weighted` by task.
-    """
+    """Points lost without retraining, mean over tasks ± half-width; `weighted` by task."""
     frame = read("oneshot.csv")
     overall, ranks = frame[frame.task == "all"], sorted(frame["rank"].unique())
     head = [f"r = {rank}" for rank in ranks]
@@ -119,8 +117,9 @@ def one_shot_table() -> str:
 
 
 def _ends_of_the_list() -> tuple[int, int, int]:
-    """How many learning rates were chosen, and how many are the smallest and largest of the
-    list.
+    """How many learning rates were chosen, and how many are at an end of the list.
+
+    (all, the smallest, the largest)
     """
     arms = ["task", "arm", "method", "transfer", "sharing"]
     chosen = every("retrain.csv").groupby(arms, dropna=False).lr.first()

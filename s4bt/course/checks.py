@@ -15,8 +15,9 @@ from s4bt.files import ROOT
 
 
 def check(exercise: str, yours, right, tolerance: float = 1e-6) -> None:
-    """Print what an exercise computed beside what is right, and whether they agree, entry by entry,
-    to a relative `tolerance`.
+    """Print what an exercise computed beside what is right, and whether they agree.
+
+    Entry by entry, to a relative `tolerance`.
 
     yours, right: numbers or arrays of one shape; entries below a thousandth of the largest need
     agree to `tolerance` times that only. For arrays the entry that is furthest off is shown.
@@ -52,8 +53,9 @@ def check(exercise: str, yours, right, tolerance: float = 1e-6) -> None:
 
 
 def run_lesson(name: str, scope: dict) -> None:
-    """Run the code of a lesson quietly in the namespace `scope`, so that solutions begin where the
-    lesson ends; pictures are not shown.
+    """Run the code of a lesson quietly in the namespace `scope`.
+
+    Solutions then begin where the lesson ends; pictures are not shown.
 
     The lesson as it was committed, if git knows: what was changed or tried in the file does not
     disturb. Else the file, and what stands below its heading "Exercises" may be somebody's attempt:

@@ -23,8 +23,9 @@ def _file(task: str):
 
 
 def layer(task: str = "image", number: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A trained DSS layer as it is stored: poles (N,) in 1/time, output weights W (H, N),
-    steps dt (H,); float64.  (Gupta et al. 2022)
+    """A trained DSS layer as it is stored.
+
+    Poles (N,) in 1/time, output weights W (H, N), steps dt (H,); float64.  (Gupta et al. 2022)
     """
     from safetensors import safe_open
 
@@ -62,8 +63,9 @@ def network(task: str = "image"):
 
 
 def examples(task: str = "image"):
-    """256 training, 100 validation and 500 test examples of `image` or `pathx`,
-    an `s4bt.tasks.Dataset`.
+    """256 training, 100 validation and 500 test examples of `image` or `pathx`.
+
+    An `s4bt.tasks.Dataset`.
     """
     home = task_dir("laptop", "examples")
     if not (home / task).is_dir():

@@ -20,8 +20,9 @@ def chain(
     force: int = -1,
     sensor: int = -1,
 ) -> tuple[np.ndarray, ...]:
-    """A row of equal masses (1 kg) between springs (N/m), the first fixed to a wall: A (2n, 2n), b
-    (2n,), c (2n,) of x = (positions, velocities).
+    """A row of equal masses (1 kg) between springs (N/m), the first fixed to a wall.
+
+    A (2n, 2n), b (2n,), c (2n,) of x = (positions, velocities).
 
     q'' + (drag I + damping K) q' + K q = e_force u, y = e_sensor q, with K = stiffness tridiag(-1,
     2, -1) and half of that in the last corner, where the chain is free; u in newton, y in metres,
@@ -39,8 +40,9 @@ def chain(
 
 
 def rod(points: int = 12, diffusivity: float = 1.0) -> tuple[np.ndarray, ...]:
-    """A rod of length 1, cold at the far end and heated at the near one, where its temperature is
-    measured: A (n, n) symmetric, b = c (n,).
+    """A rod of length 1, heated and measured at one end: A (n, n) symmetric, b = c (n,).
+
+    The far end is cold.
 
     T' = diffusivity d^2 T / dx^2 by finite differences, no flux but u through the near end.
     """
@@ -68,8 +70,9 @@ def balance(A: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, ..
 
 
 def modes(A: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Poles and residues of a real system: one mode of each conjugate pair with twice its residue,
-    and the real ones, by frequency.
+    """Poles and residues of a real system, by frequency.
+
+    One mode of each conjugate pair with twice its residue, and the real ones.
     """
     values, V = np.linalg.eig(A)
     residues = (c @ V) * np.linalg.solve(V, b)

@@ -31,8 +31,7 @@ from s4bt.reduction.powers import planes, power_sum, powers
 BLOCK = 2**18  # samples, padding and all, that a CPU transforms at once
 # On a CPU, from this length on, at most so many modes go in chunks (tests/benchmarks/layer.py).
 CHUNKED = {8192: 64, 2048: 32, 256: 16, 0: 8}
-# Chunks are about SHORT steps, or LONG ones for long sequences and many modes (measured there,
-# too).
+# Chunks are about SHORT steps, or LONG ones for long sequences and many modes.
 SHORT, LONG, LONG_SEQUENCE, MANY_MODES = 32, 64, 512, 8
 
 
@@ -104,34 +103,35 @@ def _complex(x: Tensor, *shape: int) -> Tensor:
 class ChunkedConvolution(torch.autograd.Function):
     """y (H, B, L) of u (H, B, L), a, w (H, N) and D (H,) by a recurrence over chunks.
 
-    Forward.  Let p_j = e^{a j}, q_j = w e^{a} p_j, K_0 = Re w + D and K_j = Re q_{j-1}, summed over
-    modes, and let x_c (N modes) be the state before chunk c. With i, j = 0 .. T - 1 inside a chunk,
+    Forward.  Let p_j = e^{a j}, v = w e^a, q_j = v p_j, K_0 = Re w + D and K_{j+1} = Re q_j (the two
+    summed over modes), and let x_c (N modes) be the state before chunk c. Inside a chunk, with
+    i, j = 0 .. T - 1,
 
-        V_c     = sum_j p_{T-1-j} u_{c,j}                what the chunk adds to the state
+        V_c     = sum_j p_{T-1-j} u_{c,j}                  what the chunk adds to the state
         x_{c+1} = e^{a T} x_c + V_c,   x_0 = 0
         y_{c,j} = Re sum_n q_j x_c + sum_{i<=j} K_{j-i} u_{c,i}
 
-    In matrices, with u and y as rows of length T and complex numbers as two real planes: "enter"
-    maps u to V, "leave" maps x to y, and "toeplitz" holds K_{j-i}.
+    In matrices, with u_c and y_c as rows of length T and complex numbers as two real planes,
+    V = u enter, y = x leave^T + u toeplitz, where toeplitz[i, j] = K_{j-i} for i <= j.
 
-    Backward.  g is the gradient of y; for complex z the gradient is that of PyTorch, d loss = Re
-               sum
-    conj(grad z) dz. Transposing the three lines above, from the last chunk on:
+    Backward.  g is the gradient of y. For complex z the gradient is PyTorch's: the loss changes by
+    Re sum conj(grad z) dz. From the last chunk on,
 
-        grad x_c = conj(q)^T g_c + conj(e^{aT}) grad x_{c+1},     grad V_c = grad x_{c+1}
-        grad u_c = toeplitz^T g_c + Re enter^T grad V_c
+        grad x_c     = sum_j conj(q_j) g_{c,j} + conj(e^{aT}) grad x_{c+1},   grad V_c = grad x_{c+1}
+        grad u_{c,i} = sum_{j>=i} K_{j-i} g_{c,j} + Re sum_n conj(p_{T-1-i}) grad V_c
 
-    and, collecting what multiplies each parameter, over all chunks and sequences:
+    the second in rows: grad u = g toeplitz^T + grad V enter^T. What multiplies each parameter,
+    summed over all chunks and sequences:
 
-        grad K_j = sum_i g_{i+j} u_i                              sums along diagonals of u^T g
-        grad q_j = conj(sum x g_j)  + grad K_{j+1}                (K_{j+1} = Re q_j)
-        grad p_j = sum u_{T-1-j} grad V + conj(w e^a) grad q_j    (q_j = w e^a p_j)
-        grad e   = sum_j conj(p_j) grad q_j                       (e = w e^a)
-        grad w   = conj(e^a) grad e + grad K_0
-        grad a   = sum_j j conj(p_j) grad p_j + conj(w e^a) grad e + T conj(e^{aT}) sum conj(x) grad
-                 V
+        grad K_j = sum_i u_i g_{i+j}                       sums along the diagonals of u^T g
+        grad q_j = conj(sum x g_j) + grad K_{j+1}          no K_T: the last has the first term only
+        grad p_j = sum u_{T-1-j} grad V + conj(v) grad q_j
+        grad v   = sum_j conj(p_j) grad q_j
+        grad w   = conj(e^a) grad v + grad K_0,   grad D = grad K_0
+        grad a   = sum_j j conj(p_j) grad p_j + conj(v) grad v
+                   + T conj(e^{aT}) sum conj(x) grad V
 
-    The plain recurrence that this is compared with is in tests/test_convolution.py.
+    tests/test_convolution.py has the same recurrence in plain tensors.
     """
 
     @staticmethod
@@ -170,8 +170,8 @@ class ChunkedConvolution(torch.autograd.Function):
         grad_V, back = torch.zeros_like(grad_x), a_T.conj().resolve_conj()[:, None]
         for c in reversed(range(C - 1)):
             torch.addcmul(grad_x[:, :, c + 1], back, grad_V[:, :, c + 1], out=grad_V[:, :, c])
-        V = planes(grad_V).view(H, B * C, -1)
-        grad_u = torch.bmm(g, toeplitz.mT).baddbmm_(V, enter.mT)
+        V_planes = planes(grad_V).view(H, B * C, -1)
+        grad_u = torch.bmm(g, toeplitz.mT).baddbmm_(V_planes, enter.mT)
         grad_u = grad_u.view(H, B, C * T)[..., :L]
 
         # the kernel: padded rows of 2 T + 1 turn the diagonals of u^T g into columns
@@ -182,13 +182,13 @@ class ChunkedConvolution(torch.autograd.Function):
         grad_q = _complex(torch.bmm(g.mT, planes(x).view(H, B * C, -1)), H, T).conj().resolve_conj()
         torch.view_as_real(grad_q)[:, :-1, :, 0].add_(grad_K[:, 1:, None])
         e_a = torch.exp(a)
-        e_w, p_conj = w * e_a, p.conj().resolve_conj()
-        grad_p = _complex(torch.bmm(u.mT, V), H, T).flip(1)
-        grad_p = grad_p.addcmul_(e_w.conj().resolve_conj()[:, None], grad_q)
-        grad_e = (p_conj * grad_q).sum(1)
-        grad_a = (p_conj * grad_p * j[:, None]).sum(1) + e_w.conj() * grad_e
+        v, p_conj = w * e_a, p.conj().resolve_conj()
+        grad_p = _complex(torch.bmm(u.mT, V_planes), H, T).flip(1)
+        grad_p = grad_p.addcmul_(v.conj().resolve_conj()[:, None], grad_q)
+        grad_v = (p_conj * grad_q).sum(1)
+        grad_a = (p_conj * grad_p * j[:, None]).sum(1) + v.conj() * grad_v
         grad_a = grad_a + T * a_T.conj() * (x.conj() * grad_V).sum((1, 2))
-        return grad_u, grad_a, e_a.conj() * grad_e + grad_K[:, :1], grad_K[:, 0]
+        return grad_u, grad_a, e_a.conj() * grad_v + grad_K[:, :1], grad_K[:, 0]
 
 
 def in_chunks(L: int, N: int) -> bool:

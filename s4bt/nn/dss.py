@@ -128,8 +128,7 @@ class DSS(nn.Module):
         return torch.complex(Lambda.real * dt[:, :1], Lambda.imag * dt[:, 1:])
 
     def _discrete(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """log of the discrete poles a (H, N), residues w (H, N), and the mask (H, N) of poles that
-        grow.
+        """Logarithms a of the discrete poles, residues w, and which poles grow, (H, N) each.
 
         K[l] = Re sum_n w_n exp(a_n (l - s_n)), with s_n = length - 1 for growing poles (softmax
         only) and 0 for the others, so that no exponential overflows. The mask is None if no pole

@@ -29,6 +29,16 @@ def save_model(model: S4Model, path: Path | str) -> None:
         save_file(tensors, temporary, metadata={ENTRY: header})
 
 
+def _options(header: dict, path: Path, remedy: str) -> dict:
+    """The options of a header.  Raises UserError if it is of another version."""
+    found = header.get("format", "none, or an older one")
+    if found != FORMAT:
+        raise UserError(
+            f"{path}: its format is {found!r}, and this version of s4bt reads {FORMAT!r}. {remedy}"
+        )
+    return header["options"]
+
+
 def load_model(path: Path | str) -> S4Model:
     """Read what `save_model` wrote.
 
@@ -40,17 +50,12 @@ def load_model(path: Path | str) -> S4Model:
         raise UserError(f"{path}: no such model. {remedy}")
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})[ENTRY])
-            if header["format"] != FORMAT:
-                raise UserError(
-                    f"{path}: its format is {header['format']!r}, and this version of s4bt reads "
-                    f"{FORMAT!r}. {remedy}"
-                )
+            options = _options(json.loads((file.metadata() or {}).get(ENTRY, "{}")), path, remedy)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        with torch.random.fork_rng(devices=[]):
+            model = S4Model(**options)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a whole model of this project ({error}). {remedy}") from error
-    with torch.random.fork_rng(devices=[]):
-        model = S4Model(**header["options"])
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

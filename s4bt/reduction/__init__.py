@@ -7,7 +7,7 @@ projection                          balanced coordinates, and back to modes
 balanced                            balanced truncation, its bound
 residualisation, hankel, modal      singular perturbation, Hankel norm, the largest modes
 variable_projection, h2, weighted   least squares in poles and residues
-unstable, methods                   keeping unstable modes, the registry, `reduce`
+unstable, methods, dispatch         keeping unstable modes, the registry, `reduce`
 quality, ranks                      limits, bounds and errors; how many modes a layer keeps
 """
 
@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "DiagonalLTI": "s4bt.reduction.systems",
-        "UnstableSystem": "s4bt.reduction.batches",
+        "UnstableSystem": "s4bt.reduction.systems",
         "PrecisionWarning": "s4bt.reduction.gramians",
         "hankel_singular_values": "s4bt.reduction.gramians",
         "balanced_truncation": "s4bt.reduction.balanced",
@@ -25,6 +25,6 @@ __getattr__, __dir__, __all__ = attach(
         "error_bound": "s4bt.reduction.balanced",
         "METHODS": "s4bt.reduction.methods",
         "Method": "s4bt.reduction.methods",
-        "reduce": "s4bt.reduction.methods",
+        "reduce": "s4bt.reduction.dispatch",
     },
 )

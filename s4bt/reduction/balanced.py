@@ -126,8 +126,9 @@ def balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[DiagonalLTI, Te
 
 
 def order_kept(reduced: DiagonalLTI) -> Tensor:
-    """Order (...) of a reduced system: its modes with a residue;
-    a real system's complex count twice.
+    """Order (...) of a reduced system: its modes with a residue.
+
+    A real system's complex count twice.
     """
     alive = (reduced.residues != 0).to(torch.int64)
     if not reduced.real:

@@ -123,7 +123,8 @@ def cauchy_cholesky(system: DiagonalLTI, g: Tensor, dual: bool = False) -> Tenso
 
 
 def symmetric_factor(system: DiagonalLTI) -> tuple[Tensor, Tensor]:
-    """Weights s = sqrt(w), and the factor L of P in the coordinates where b = c = s:
+    """Weights s = sqrt(w), and the factor L of P in the coordinates where b = c = s.
+
     Q = conj(P).
     """
     silent = system.residues == 0

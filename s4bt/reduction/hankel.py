@@ -73,9 +73,7 @@ def all_pass(
 
 
 def set_aside(A: Tensor, b: Tensor, c: Tensor, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The realisation with some states (B, n - 1) cut off and made unstable,
-    so that they drop out.
-    """
+    """The realisation with some states (B, n - 1) cut off and unstable: they drop out."""
     A = A.masked_fill(states[..., None] | states[:, None], 0)
     A = A + torch.diag_embed(states * ASIDE).to(A.dtype)
     return A, b.masked_fill(states, 0), c.masked_fill(states, 0)
@@ -89,9 +87,7 @@ class HankelOptimal(Balanced):
     values: Tensor  # sigma of the states, 0 of directions that are rounding
 
     def reduced(self, index: Tensor, order: int) -> Realisation:
-        """The optimal approximations of order `order`; not allowed where sigma[m - 1] =
-        sigma[m].
-        """
+        """The optimal approximations of an order; not allowed where sigma[m - 1] = sigma[m]."""
         n, m = self.A.shape[-1], order
         exact = self.live[index] <= m
         if m >= n or bool(exact.all()):

@@ -60,8 +60,7 @@ class Realisation:
 
 @dataclass(frozen=True)
 class Balanced:
-    """A flat batch of systems in balanced coordinates: x' = A x + b u, y = c x, P = Q =
-    diag(sigma).
+    """A flat batch in balanced coordinates: x' = A x + b u, y = c x, P = Q = diag(sigma).
 
     sigma: (B, N or 2N), all of them; A, b, c: the k largest, real if the system is; live (B,): how
     many of the k are above ROUNDING; discrete: whether A is A - I.
@@ -159,8 +158,9 @@ def _singular_vectors(
 def coordinates(
     system: DiagonalLTI, s: Tensor, Lp: Tensor, k: int, Lq: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A, b, c and live of `Balanced`, from factors of two Gramians; Lq:
-    the dual of Lp unless given.
+    """A, b, c and live of `Balanced`, from factors of two Gramians.
+
+    Lq: the dual of Lp unless given.
     """
     symmetric = Lq is None
     Lq = dual_factor(Lp) if Lq is None else Lq
@@ -285,7 +285,7 @@ def reduce_batch(
         flat, reduced, sigma = flattened(promoted(system)), [], []
         for index in chunks(flat):
             part = flat.select(index)
-            balanced = balance(part, min(states or part.order, part.order))
+            balanced = balance(part, states or part.order)
             reduced.append(diagonalise(part, balanced, rank))
             sigma.append(balanced.sigma)
     whole = joined(reduced).unflatten(system.batch)

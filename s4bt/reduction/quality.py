@@ -43,8 +43,9 @@ def singular_values(system: DiagonalLTI, method: Method, dt: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Reference:
-    """What errors of one layer are compared with: it does not depend on the rank. Made by
-    `reference`.
+    """What errors of one layer are compared with: it does not depend on the rank.
+
+    Made by `reference`.
 
     full: what the method balances; kernel: what the layer convolves with; sigma: Hankel singular
     values of full; later: of h[1], h[2], …, for methods with a feedthrough; gain: H-infinity norm

@@ -76,9 +76,7 @@ def by_bound(share: float) -> Rule:
 
 
 def by_energy(share: float) -> Rule:
-    """The smallest rank of every layer that keeps `share` of the sum of sigma_i^2 of its
-    channels.
-    """
+    """The smallest rank of every layer that keeps `share` of its sum of sigma_i^2."""
     _check_share(share, "the share of the energy")
 
     def rule(kernels: list[DiagonalLTI], spectra: list[Tensor] | None = None) -> list[int]:
@@ -106,7 +104,8 @@ def _lower_hull(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     for r, e in points[1:]:
         while len(hull) > 1:
             (r0, e0), (r1, e1) = hull[-2:]
-            if (e1 - e) * (r1 - r0) <= (e0 - e1) * (r - r1):
+            above = (e1 - e) * (r1 - r0) > (e0 - e1) * (r - r1)
+            if not above:
                 break
             hull.pop()
         if e < hull[-1][1]:
@@ -154,8 +153,7 @@ def budget(total: int) -> Rule:
 
 
 def layer_adaptive(total: int) -> Rule:
-    """Ranks that sum to `total` by the scores of layer-adaptive state pruning, for the method
-    modal.
+    """Ranks that sum to `total`, by layer-adaptive state pruning; for the method modal.
 
     The score of a mode is its squared H-infinity norm over the sum of those of its layer that are
     not smaller; the best scores of all layers are kept. A layer's channels share one rank: squares

@@ -26,8 +26,9 @@ class Residualised(Balanced):
     """A batch in balanced coordinates that is reduced by the equations above."""
 
     def reduced(self, index: Tensor, order: int) -> Realisation:
-        """The members `index` with `order` states; discarded directions that are rounding stand
-        still.
+        """The members `index` with `order` states.
+
+        Discarded directions that are rounding stand still.
         """
         n, m = self.A.shape[-1], order
         dead = torch.arange(n, device=self.A.device) >= self.live[index, None]

@@ -9,8 +9,8 @@ h            (..., L)  impulse response
 
 continuous  h(t) = sum_n w_n exp(lambda_n t)    G(i omega) = d + sum_n w_n / (i omega - lambda_n)
             d is an impulse, and not in h
-discrete    h[k] = sum_n w_n lambda_n^k         G(omega) = d + sum_n w_n / (1 - lambda_n e^(-i omega
-            dt)) h[0] has d, too
+discrete    h[k] = sum_n w_n lambda_n^k    G(omega) = d + sum_n w_n / (1 - lambda_n exp(-i omega dt))
+            d is a part of h[0]
 real        the output is Re(h): the system with poles {lambda, conj lambda} and residues
             {w/2, conj w/2}, of order 2N
 
@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s4bt.reduction.batches import DiagonalBatch, UnstableSystem, per_batch
+from s4bt.reduction.diagonal import DiagonalBatch, UnstableSystem, per_batch
 from s4bt.reduction.peaks import highest_peak
 from s4bt.reduction.powers import power_sum
 
@@ -56,12 +56,13 @@ class DiagonalLTI(DiagonalBatch):
         Of a discrete system: lambda dt of the continuous one it came from. It keeps the digits of
         1 - |lambda| that exp rounds away when dt is tiny; `discretize` sets it.
     feedthrough : (...), optional
-        Zero unless given; real if the system is.
+        Zero unless given; real if the system is, in the precision of the poles.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, if there is no mode or no system, or if a value is not finite.
+        If shapes do not fit, if there is no mode or no system, if a value is not finite, or if the
+        feedthrough of a real system is not real.
 
     Examples
     --------
@@ -97,9 +98,7 @@ class DiagonalLTI(DiagonalBatch):
         return h
 
     def frequency_response(self, omega: Any) -> Tensor:
-        """G at angular frequencies omega (M,) or (..., M), in radians per unit of time; (...,
-        M).
-        """
+        """G (..., M) at angular frequencies omega, (M,) or (..., M), in radians per unit of time."""
         omega = torch.as_tensor(omega, dtype=self.poles.real.dtype, device=self.poles.device)
         full = self.with_conjugates()
         gain = (full.residues[..., None, :] @ full._resolvents(omega))[..., 0, :]
@@ -138,11 +137,10 @@ class DiagonalLTI(DiagonalBatch):
         else:
             denominator = 1 - p[..., :, None] * p[..., None, :].conj()
         energy = (w[..., :, None] * w[..., None, :].conj() / denominator).sum((-2, -1)).real
-        if self.dt is not None:
+        # without a feedthrough nothing is added, not even rounding
+        if bool((self.feedthrough != 0).any()):
             first = w.sum(-1)
-            with_direct = energy + (first + self.feedthrough).abs() ** 2 - first.abs() ** 2
-            # without a feedthrough nothing is added, not even rounding
-            energy = torch.where(self.feedthrough == 0, energy, with_direct)
+            energy = energy + (first + self.feedthrough).abs() ** 2 - first.abs() ** 2
         return energy.clamp(min=0).sqrt()
 
     def hinf_norm(self, joint: bool = False, points: int = 8, zooms: int = 7) -> Tensor:

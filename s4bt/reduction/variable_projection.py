@@ -32,19 +32,21 @@ FAINT = 1e-6
 # be two modes.
 NEARLY_REAL = 1e-3
 GRADIENT = 1e-10  # relative size of the gradient at which a system counts as optimal
+AT_THE_AXIS = 1.001  # times NEARLY_REAL, or less, is at that bound
+OPENED = 0.5  # of its damping, at most of 1: so far a real pole is moved aside to open it
 LONGEST_STEP = 2.0  # in alpha, and in omega / |a|
 
-# Levenberg-Marquardt: the damping starts small, a fifth after a success, fourfold after a failure;
+# Levenberg-Marquardt: mu, the share of the diagonal that is added, starts small, a fifth after a success, fourfold after a failure;
 # beyond GIVEN_UP no downhill step is found any more.
-FIRST_DAMPING = 1e-3
+FIRST_MU = 1e-3
 AFTER_SUCCESS, AFTER_FAILURE = 0.2, 4.0
-SMALLEST_DAMPING, LARGEST_DAMPING, GIVEN_UP = 1e-12, 1e12, 1e8
+LEAST_MU, MOST_MU, GIVEN_UP = 1e-12, 1e12, 1e8
 RIDGE = 1e-12  # of the largest diagonal entry, for directions that nothing depends on
 
 MEMORIES = 20  # a mode may be so many times slower or faster than all modes of the system
 IMPULSE = 40.0  # damping per step: exp(-40) is an impulse
 CONSTANT = 1e-3  # decay over the whole sequence: a constant
-LOG_OF_ZERO_POLE = 1e-17  # stands for a discrete pole at zero, which has no logarithm
+ZERO_POLE = 1e-17  # stands for a discrete pole at zero, which has no logarithm
 
 
 @dataclass(frozen=True)
@@ -68,17 +70,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Point:
-    """Poles of a batch, their best residues, and the slope of the squared residual there.
+    """Poles of a batch, their best residues, and where the squared residual falls from there.
 
-    x (B, 2 r + extra), with v = x_re - i x_im; f (B); gradient (B, 2 r) and Gauss-Newton matrix H
-    with respect to (alpha, omega / |a|).
+    x (B, 2 r + extra), with v = x_re - i x_im; f (B), the squared residual; descent (B, 2 r), minus
+    half its gradient with respect to (alpha, omega / |a|); H, the Gauss-Newton matrix.
     """
 
     alpha: Tensor
     omega: Tensor
     x: Tensor
     f: Tensor
-    gradient: Tensor
+    descent: Tensor
     H: Tensor
 
     @property
@@ -132,10 +134,10 @@ def evaluate(problem: Problem, alpha: Tensor, omega: Tensor) -> Point:
 
 def _stuck(point: Point, low: float, high: float) -> Tensor:
     """Which coordinates (B, 2 r) are at a bound and pushed outwards: they stay, the others move."""
-    g_alpha, g_omega = point.gradient.chunk(2, -1)
+    g_alpha, g_omega = point.descent.chunk(2, -1)
     alpha, omega = point.alpha, point.omega
     at_damping = (alpha <= low) & (g_alpha < 0) | (alpha >= high) & (g_alpha > 0)
-    at_axis = (omega.abs() <= 1.001 * NEARLY_REAL * torch.exp(alpha)) & (omega * g_omega < 0)
+    at_axis = (omega.abs() <= AT_THE_AXIS * NEARLY_REAL * torch.exp(alpha)) & (omega * g_omega < 0)
     return torch.cat([at_damping, at_axis], -1)
 
 
@@ -165,10 +167,10 @@ def minimise(problem: Problem, a: Tensor, iterations: int) -> Point:
     """At most so many Levenberg-Marquardt steps from a (B, r); every step taken is downhill."""
     low, high = (math.log(x) for x in problem.damping_range)
     point = evaluate(problem, torch.log(-a.real).clamp(low, high), a.imag)
-    damping, tiny = torch.full_like(point.f, FIRST_DAMPING), torch.finfo(point.f.dtype).tiny
+    mu, tiny = torch.full_like(point.f, FIRST_MU), torch.finfo(point.f.dtype).tiny
     for _ in range(iterations):
         stuck = _stuck(point, low, high)
-        g = point.gradient.masked_fill(stuck, 0)
+        g = point.descent.masked_fill(stuck, 0)
         H = point.H.masked_fill(stuck[:, :, None] | stuck[:, None, :], 0)
         diagonal = H.diagonal(dim1=-2, dim2=-1)
         largest = diagonal.amax(-1, keepdim=True)
@@ -176,15 +178,15 @@ def minimise(problem: Problem, a: Tensor, iterations: int) -> Point:
         steepness = scaled.norm(dim=-1) / point.f.clamp_min(tiny).sqrt()
         # nothing to fit: no step
         diagonal = torch.where(largest > 0, diagonal + RIDGE * largest, 1)
-        damped = H + torch.diag_embed(damping[:, None] * diagonal)
+        damped = H + torch.diag_embed(mu[:, None] * diagonal)
         step = torch.linalg.solve(damped, g[..., None])[..., 0]
         trial = evaluate(problem, *_moved(point, step, low, high))
         before = point.f
         point, better = _better(trial, point)
         gain = ((before - trial.f) / before.clamp_min(tiny)).masked_fill(~better, 0)
         factor = torch.where(better, AFTER_SUCCESS, AFTER_FAILURE)
-        damping = (damping * factor).clamp(SMALLEST_DAMPING, LARGEST_DAMPING)
-        given_up = (damping > GIVEN_UP) & (gain == 0)
+        mu = (mu * factor).clamp(LEAST_MU, MOST_MU)
+        given_up = (mu > GIVEN_UP) & (gain == 0)
         if bool(((steepness < GRADIENT) | given_up).all()):
             break
     return point
@@ -196,7 +198,7 @@ def exponents(system: DiagonalLTI) -> Tensor:
         return system.poles
     if system.log_poles is not None:
         return system.log_poles
-    return torch.log(torch.where(system.poles == 0, LOG_OF_ZERO_POLE, system.poles))
+    return torch.log(torch.where(system.poles == 0, ZERO_POLE, system.poles))
 
 
 def damping_range(system: DiagonalLTI, length: int | None = None) -> tuple[float, float]:
@@ -230,7 +232,7 @@ def _opened(start: DiagonalLTI) -> tuple[DiagonalLTI, Tensor]:
     real = (start.poles.imag == 0) & (start.residues != 0)
     a = start.poles if start.dt is None else start.log_poles
     assert a is not None
-    aside = torch.where(a.imag == 0, 0.5, -0.5) * a.real.abs().clamp(max=1)
+    aside = torch.where(a.imag == 0, OPENED, -OPENED) * a.real.abs().clamp(max=1)
     turned = torch.complex(a.real, torch.where(real, a.imag + aside, a.imag))
     discrete = start.dt is not None
     new = replace(

@@ -35,8 +35,9 @@ CHUNK = 2**22  # entries of the tables that are worked on at a time
 
 
 def _weights(spectrum: Tensor) -> Tensor:
-    """Roots of the weights (H, L + 1) of rfft coefficients:
-    the sum over them is the mean energy.
+    """Roots of the weights (H, L + 1) of rfft coefficients.
+
+    The sum over them is the mean energy.
     """
     L = spectrum.shape[-1] - 1
     twice = torch.full((L + 1,), 2.0, dtype=spectrum.dtype, device=spectrum.device)
@@ -45,8 +46,9 @@ def _weights(spectrum: Tensor) -> Tensor:
 
 
 def output_energy(kernel: Tensor, spectrum: Tensor) -> Tensor:
-    """Mean energy (H) of kernel * u: sum_f S(f) |K(f)|^2, for kernels (H, L), spectra (H,
-    L + 1).
+    """Mean energy (H) of kernel * u, sum_f S(f) |K(f)|^2.
+
+    kernel: (H, L); spectrum: (H, L + 1).
     """
     K = torch.fft.rfft(kernel, 2 * kernel.shape[-1])
     return (K * _weights(spectrum)).abs().square().sum(-1)

@@ -30,9 +30,7 @@ def verdict(mean: float, half: float) -> str:
 
 
 def enough_ranks(losses: pd.DataFrame) -> dict[str, int]:
-    """The smallest rank of each method from which on it loses at most a point,
-    where there is one.
-    """
+    """The smallest rank of each method from which on it loses at most a point, if any."""
     found = {}
     for name, part in losses.groupby("method", sort=False):
         part = part.sort_values("rank", ascending=False)

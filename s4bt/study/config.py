@@ -7,11 +7,12 @@ arm     one way of obtaining a trained small model
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from s4bt.files import ROOT, UserError
 from s4bt.tasks import TASKS
@@ -54,8 +55,9 @@ class ModelConfig(Section):
 
 
 class TrainConfig(Section):
-    """AdamW with linear warm-up and cosine decay; the weights with the best validation accuracy are
-    kept.
+    """AdamW with linear warm-up and cosine decay.
+
+    The weights with the best validation accuracy are kept.
 
     lr: learning rates to choose from on validation data; ssm_lr: the rate of the DSS parameters as
     a fraction of lr, dt_lr: that of their steps, ssm_lr if not given (they have no weight decay);
@@ -119,16 +121,7 @@ class Tasks(Section):
 Ranks = Annotated[list[Count], Field(min_length=1)]
 
 
-def _known(method: str) -> str:
-    # asked here and not above, so that what is pretrained does not depend on how it is reduced
-    from s4bt.reduction.methods import METHODS
-
-    if method not in METHODS:
-        raise ValueError(f"Input should be one of {', '.join(METHODS)}")
-    return method
-
-
-Methods = Annotated[list[Annotated[str, AfterValidator(_known)]], Field(min_length=1)]
+Methods = Annotated[list[str], Field(min_length=1)]
 
 
 def _refuse_twins(section: Section, *names: str) -> None:
@@ -138,8 +131,9 @@ def _refuse_twins(section: Section, *names: str) -> None:
 
 
 class OneShot(Section):
-    """Truncation without retraining: ranks, methods, and how many training examples calibrate those
-    that look at the data.
+    """Truncation without retraining: ranks, methods, calibration.
+
+    calibration: training examples for methods that look at the data.
     """
 
     ranks: Ranks
@@ -153,10 +147,12 @@ class OneShot(Section):
 
 
 class Grid(Section):
-    """What is compared: seeds; what is truncated without retraining, one_shot; what is retrained,
-    ranks r and methods, which are among those of one_shot; lr_rank is the rank at which each arm's
-    learning rate is chosen, baseline_ranks those of the dear baselines: (b) with all the steps, and
-    (a) and (e) with poles of each channel's own.
+    """What is compared.
+
+    seeds; one_shot: what is truncated without retraining; ranks r and methods: what is retrained,
+    which are among those of one_shot; lr_rank: the rank at which each arm's learning rate is
+    chosen; baseline_ranks: those of the dear baselines, (b) with all the steps, and (a) and (e)
+    with poles of each channel's own.
     """
 
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
@@ -220,18 +216,35 @@ def _line(text: str, keys: tuple) -> int | None:
     return line
 
 
+def _read(path: Path) -> str:
+    try:
+        return Path(path).read_text()
+    except FileNotFoundError as error:
+        remedy = "Restore it with: git checkout params.yaml"
+        raise UserError(f"{path}: no such file. {remedy}") from error
+
+
+def _complaint(path: Path, keys: tuple, hint: str) -> str:
+    """One line of a message: file, line, key and what is wrong."""
+    return f"{path}, line {_line(_read(path), keys)}: {'.'.join(map(str, keys))}: {hint}"
+
+
+def _hint(e: Any) -> str:
+    """What pydantic found, and the value, where that says more than the message."""
+    if e["type"] == "extra_forbidden":
+        return "unknown key: correct or delete it"
+    if e["type"] == "missing" or isinstance(e["input"], dict):
+        return e["msg"]
+    return f"{e['msg']} (got {e['input']!r})"
+
+
 def load_scale(scale: str, path: Path = PARAMS) -> Scale:
     """Read and validate one section of params.yaml.
 
     Raises UserError naming file, line, key and remedy.
     """
     try:
-        text = Path(path).read_text()
-        params = yaml.safe_load(text)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: no such file. Restore it with: git checkout params.yaml"
-        ) from error
+        params = yaml.safe_load(_read(path))
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     known = [s for s in SCALES if isinstance(params, dict) and s in params]
@@ -240,20 +253,29 @@ def load_scale(scale: str, path: Path = PARAMS) -> Scale:
     try:
         return Scale.model_validate(params[scale])
     except ValidationError as error:
-        lines = []
-        for e in error.errors():
-            keys = (scale, *e["loc"])
-            line = _line(text, keys)
-            hint = (
-                "unknown key: correct or delete it" if e["type"] == "extra_forbidden" else e["msg"]
-            )
-            got = (
-                ""
-                if e["type"] in ("missing", "extra_forbidden") or isinstance(e["input"], dict)
-                else f" (got {e['input']!r})"
-            )
-            lines.append(f"{path}, line {line}: {'.'.join(map(str, keys))}: {hint}{got}")
+        lines = [_complaint(path, (scale, *e["loc"]), _hint(e)) for e in error.errors()]
         raise UserError("\n".join(lines)) from error
+
+
+def check_methods(scale: str, known: Collection[str], path: Path = PARAMS) -> None:
+    """Raise UserError, with the line, if a method of the scale is not known.
+
+    The runner of a stage asks, before anything runs, so that what is pretrained does not depend on
+    the registry of methods.
+    """
+    grid = load_scale(scale, path).grid
+    lists = {
+        ("grid", "one_shot", "methods"): grid.one_shot.methods,
+        ("grid", "methods"): grid.methods,
+    }
+    lines = [
+        _complaint(path, (scale, *keys, i), f"{name!r} is no method; use {', '.join(known)}")
+        for keys, names in lists.items()
+        for i, name in enumerate(names)
+        if name not in known
+    ]
+    if lines:
+        raise UserError("\n".join(lines))
 
 
 def load_task(scale: str, task: str, path: Path = PARAMS) -> tuple[TaskConfig, Grid]:

@@ -85,8 +85,9 @@ def pareto(ax, cells: pd.DataFrame, x: str, label: str) -> None:
 
 
 def one_shot(ax, cells: pd.DataFrame, chance: float | None = None) -> None:
-    """cells of one task: accuracy without retraining, one curve per method,
-    and the pretrained one.
+    """Accuracy without retraining, a curve for each method, and the pretrained model's.
+
+    cells: of one task.
     """
     truncated = cells[cells.arm == "one-shot"]
     for name, method in METHODS.items():
@@ -128,9 +129,7 @@ def kept_accuracy(ax, losses: pd.DataFrame, methods: dict[str, str], state: int)
 
 
 def one_shot_and_retrained(axes, cells: pd.DataFrame, chance: float | None = None) -> None:
-    """`one_shot` on the left; on the right the whole networks after retraining,
-    with (d) and (e).
-    """
+    """`one_shot` on the left; on the right the retrained whole networks, (d) and (e)."""
     one_shot(axes[0], cells, chance)
     whole = (cells.arm == "truncated") & (cells["transfer"] == "whole")
     rest = (cells.arm == "skew-hippo-rest") & (cells.sharing == "tied")
@@ -234,9 +233,7 @@ def output(ax, before: np.ndarray, after: dict[str, np.ndarray], steps: int = 10
 
 
 def accuracy_against_accuracy(ax, rows: pd.DataFrame, x: str, label: str) -> None:
-    """Accuracy after retraining against another accuracy of the same run,
-    a column of the summary.
-    """
+    """Accuracy after retraining against another accuracy of the run, a column of rows."""
     for part in _arms(rows):
         style = style_of(next(part.itertuples()))
         points = PERCENT * part[x], PERCENT * part.accuracy

@@ -1,5 +1,6 @@
-"""One run of the study on several devices, data parallel, for models or batches that one device is
-too slow or too small for.
+"""One run of the study on several devices, data parallel.
+
+For models or batches that one device is too slow or too small for.
 
     torchrun --standalone --nproc-per-node 8 -m s4bt.study.multi_device --scale paper
     pretrain-pathx-s0-lr0.0005

@@ -1,5 +1,6 @@
-"""Run one pipeline notebook through papermill, reproducibly, and put its results in place when all
-of it is done.
+"""Run one pipeline notebook through papermill, reproducibly.
+
+Its results are put in place when all of it is done.
 
     python -m s4bt.study.notebook notebooks/pipeline/20_pretrain.ipynb --scale laptop --task listops
 
@@ -32,7 +33,8 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from s4bt.files import ROOT, UserError, atomic_path, leftovers
-from s4bt.study.config import load_scale, load_task
+from s4bt.reduction.methods import METHODS
+from s4bt.study.config import check_methods, load_scale, load_task
 from s4bt.study.locks import sole_writer
 from s4bt.study.places import task_dir
 from s4bt.tasks import TASKS
@@ -41,8 +43,11 @@ USER_ERRORS = ("UserError", "Diverged", "UnstableSystem")
 
 
 def scrub(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what differs between two executions of one notebook: timings, random ids, versions,
-    warnings on stderr, and where the kernel happened to cut what a cell printed into pieces."""
+    """Drop what differs between two executions of one notebook.
+
+    Timings, random ids, versions, warnings on stderr, and where the kernel happened to cut what a
+    cell printed into pieces.
+    """
     notebook.metadata.pop("papermill", None)
     notebook.metadata.get("language_info", {}).pop("version", None)
     for number, cell in enumerate(notebook.cells):
@@ -90,8 +95,9 @@ def end_with(processes: list[psutil.Process]) -> None:
 
 @contextlib.contextmanager
 def progress_pipe(folder: Path):
-    """A named pipe whose text appears on this process's stderr:
-    the way from the kernel to the terminal.
+    """A named pipe whose text appears on this process's stderr.
+
+    The way from the kernel to the terminal.
     """
     path = folder / "progress"
     path.unlink(missing_ok=True)
@@ -116,8 +122,9 @@ def progress_pipe(folder: Path):
 
 
 def publish(stage: Path) -> None:
-    """Move what stands below the staging folder to the same place below the project's root:
-    results/<scale>/<task>/<entry>.
+    """Move what stands below the staging folder to the same place below the project's root.
+
+    Results/<scale>/<task>/<entry>.
     """
     for source in [*stage.glob("results/*/*.csv"), *stage.glob("results/*/*/*")]:
         target = ROOT / source.relative_to(stage)
@@ -128,6 +135,7 @@ def publish(stage: Path) -> None:
 def run(path: Path, scale: str, task: str | None) -> None:
     """Execute one notebook.  Raises UserError for whatever the user can mend."""
     load_task(scale, task) if task else load_scale(scale)
+    check_methods(scale, METHODS)
     if not path.is_file():
         raise UserError(f"{path}: no such notebook. The stages are in notebooks/pipeline/")
     name, folder = f"{scale}-{task or 'all'}-{path.stem}", task_dir(scale, task or "compare")

@@ -89,8 +89,9 @@ def start_of(run: dict, random: S4Model) -> S4Model:
 
 
 def retrain_run(run: dict, folder: Path, progress, checkpoint: Path) -> dict:
-    """Train one arm's model from its start; leaves model.safetensors and curve.csv in the
-    folder.
+    """Train one arm's model from its start.
+
+    Leaves model.safetensors and curve.csv in the folder.
     """
     config, dataset = configured(run)
     seed = SEEDS_FROM + run["seed"]

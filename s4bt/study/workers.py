@@ -36,8 +36,9 @@ WORKER_ENVIRONMENT = {
 
 
 def client() -> Client:
-    """A client of the scheduler at DASK_SCHEDULER_ADDRESS, or of one-thread worker processes on
-    this machine.
+    """A client of the scheduler at DASK_SCHEDULER_ADDRESS, or of workers on this machine.
+
+    Workers here are processes of one thread.
 
     Listens on loopback only. As many workers as accelerators, or as cores where there is none
     (S4BT_WORKERS overrides). Raises UserError if the named scheduler does not answer, has no
@@ -140,8 +141,9 @@ def heartbeat(folder: Path) -> tuple[int, float | None, float]:
 
 
 def explained(error: BaseException) -> str:
-    """What went wrong, where (file and line) unless the message is meant for the user,
-    and what helps.
+    """What went wrong, where, and what helps.
+
+    Where, as file and line, unless the message is meant for the user.
     """
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, UserError):

@@ -1,5 +1,6 @@
-"""The six tasks of the Long Range Arena behind one interface: `load(task, folder)` opens what
-`prepare.py` made, memory-mapped.
+"""The six tasks of the Long Range Arena behind one interface.
+
+`load(task, folder)` opens what `prepare.py` made, memory-mapped.
 
 x         (n, L) or, for pairs of documents, (n, 2, L): token numbers with 0 for padding (uint8, or
           uint16 if there are more than 255), or grey levels (uint8)
@@ -23,9 +24,11 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Info:
-    """What a model must know of a task: vocabulary (0 for real samples), classes, documents per
-    example, and how samples are normalised; for the reader: the characters behind the tokens,
-    whether the official splits share documents, notes on the source.
+    """What a model must know of a task, and its reader.
+
+    vocabulary (0 for real samples), classes, documents per example, mean and std that normalise
+    samples; for the reader: symbols, the characters behind the tokens, shared, whether the official
+    splits share documents, notes on the source.
     """
 
     vocabulary: int

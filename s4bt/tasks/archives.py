@@ -1,5 +1,6 @@
-"""Archives from elsewhere, unpacked safely: no links, nothing outside of the folder,
-whole or not at all.
+"""Archives from elsewhere, unpacked safely.
+
+No links, nothing outside of the folder, whole or not at all.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ def _inside(name: str, archive: Path) -> PurePosixPath:
 
 
 def _members(path: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
-    """(name, open file) of every regular file of a tar or zip archive, read to its very end, where
-    its checksum is.
+    """(name, open file) of every regular file of a tar or zip archive.
+
+    It is read to its very end, where its checksum is.
 
     Raises UserError at a link or a name that leads outside, EOFError if the end is missing.
     """

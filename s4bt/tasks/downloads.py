@@ -21,8 +21,9 @@ PUBLISHED = {
 
 
 def verify(path: Path, name: str, sha256: str | None) -> str:
-    """The file's sha256; raises UserError unless it is the one the user gave,
-    and its md5 the one published for its name.
+    """The file's sha256.
+
+    Raises UserError unless it is the one the user gave, and its md5 the one published for its name.
     """
     sums = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
     with (
@@ -43,8 +44,9 @@ def verify(path: Path, name: str, sha256: str | None) -> str:
 
 
 def download(url: str, target: Path, sha256: str | None = None) -> Path:
-    """Fetch the archive at `url` into `target`, with a bar; what a broken transfer left in
-    <target>.part is gone on from.
+    """Fetch the archive at `url` into `target`, with a bar.
+
+    What a broken transfer left in <target>.part is gone on from.
 
     The file gets its name only when it has the announced length, is an archive, and has the
     checksum.  Raises UserError.
@@ -111,8 +113,9 @@ def download(url: str, target: Path, sha256: str | None = None) -> Path:
 
 
 def _receive(answer: requests.Response, part: Path, version: Path, have: int) -> int | None:
-    """Write what comes, as it comes, behind the `have` bytes that are there;
-    the announced size of the whole, if any.
+    """Write what comes, as it comes, behind the `have` bytes that are there.
+
+    The announced size of the whole, if any.
     """
     tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
     version.write_text(tag) if tag else version.unlink(missing_ok=True)

@@ -48,8 +48,9 @@ def digits(raw: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Grey levels (10000, 1024) uint8 and labels (10000,) of one file of CIFAR-10's binary version.
-    Raises UserError.
+    """Grey levels (10000, 1024) uint8 and labels (10000,) of one file of CIFAR-10.
+
+    Of its binary version.  Raises UserError.
     """
     size = path.stat().st_size
     if size != RECORDS * RECORD:
@@ -74,8 +75,9 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cifar(data: ImageData, raw: Path, store: Store) -> Info:
-    """CIFAR-10: validation images are held out of the five training files, at random;
-    the test file is the test split.
+    """CIFAR-10: validation images are held out of the five training files, at random.
+
+    The test file is the test split.
     """
     wanted = {f"train{i}": f"data_batch_{i}.bin" for i in range(1, 6)} | {"test": "test_batch.bin"}
     paths = find(open_release(data, raw), wanted, "the binary version of CIFAR-10")
@@ -102,8 +104,9 @@ def normalised(data: ImageData, store: Store, notes: list[str] | None = None) ->
 
 
 def build(data: ImageData, raw: Path, store: Store) -> Info:
-    """CIFAR-10 if a source is named, else distinct digits in random order,
-    averaged over blocks down to side x side.
+    """CIFAR-10 if a source is named, else distinct digits in random order.
+
+    Digits are averaged over blocks down to side x side.
     """
     if data.source:
         return cifar(data, raw, store)

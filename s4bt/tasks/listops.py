@@ -1,5 +1,6 @@
-"""ListOps: evaluate a nested prefix expression of single digits, ten classes.  (Nangia & Bowman
-2018; Tay et al. 2021)
+"""ListOps: evaluate a nested prefix expression of single digits, ten classes.
+
+(Nangia & Bowman 2018; Tay et al. 2021)
 
 Tokens: 0 padding, 1-10 the digits, 11-14 [MIN [MAX [MED [SM, 15 the closing bracket and, if asked
 for, 16 the end. MED is the integer part of the median, SM the sum modulo ten. Length counts tokens.
@@ -51,8 +52,9 @@ def reduce_children(operator: np.ndarray, arity: np.ndarray, values: np.ndarray)
 
 
 def trees(data: ListOpsData, chunk: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """TREES random trees, level by level; those of min_length < length < max_length as (tokens,
-    lengths, values).
+    """TREES random trees, level by level.
+
+    Those of min_length < length < max_length as (tokens, lengths, values).
 
     The root, at depth 1, is an operator; a node above max_depth is one with probability
     operator_probability; an operator has 2 to max_arguments arguments. A tree that has grown too

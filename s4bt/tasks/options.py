@@ -30,15 +30,18 @@ class Splits(Section):
 
 
 class Official(Splits):
-    """source: a folder, archive or http(s) address of the task's official release; none: examples
-    made here or from a package. sha256: of the archive, if you know it."""
+    """source: a folder, archive or http(s) address of the task's official release.
+
+    None: examples made here or from a package. sha256: of the archive, if you know it.
+    """
 
     source: str | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
 
 
 class Tokens(Official):
-    """Texts as bytes or as the characters that the training split holds min_count times or more;
+    """Texts as bytes or as the characters that the training split holds min_count times or more.
+
     `length` of them at most, with a token behind the last one if end_token; keep: the first or last
     part of a longer text.
     """
@@ -51,8 +54,9 @@ class Tokens(Official):
 
 
 class ListOpsData(Official):
-    """Expressions of min_length < tokens < max_length; end_token: one more token behind the
-    expression.
+    """Expressions of min_length < tokens < max_length.
+
+    End_token: one more token behind the expression.
 
     (Nangia & Bowman 2018; parameters of Tay et al. 2021)
     """
@@ -79,8 +83,10 @@ class TextData(Tokens):
 
 
 class RetrievalData(Tokens):
-    """Pairs of documents. Without a source: passages of `length` bytes, cut at random from licence
-    texts of at least that length, of licences with `texts` texts in every split.
+    """Pairs of documents. Without a source.
+
+    Passages of `length` bytes, cut at random from licence texts of at least that length, of
+    licences with `texts` texts in every split.
     """
 
     texts: Annotated[int, Field(ge=2)] = 3
@@ -97,8 +103,8 @@ class RetrievalData(Tokens):
 
 class ImageData(Official):
     """Without a source: digits of side x side pixels, side 28 or, by averaging blocks, 14 or 7.
-    normalisation: by mean and deviation of the training split, or those of CIFAR-10 that DSS
-    used.
+
+    Normalisation: by mean and deviation of the training split, or those of CIFAR-10 that DSS used.
     """
 
     side: Literal[7, 14, 28] = 28

@@ -1,4 +1,5 @@
 """Pathfinder and Path-X: do two discs lie on the tips of one dashed contour?  Two classes.
+
 (Linsley et al. 2018; Tay et al. 2021)
 
 With a source, the images of the official release, pathfinder32 or pathfinder128,
@@ -46,8 +47,11 @@ RELEASE = "curv_contour_length_14"
 
 @dataclass(frozen=True)
 class Scenes:
-    """Geometry behind B images: end points of the paddles (B, k, 2, 2) of each contour, targets
-    first; centres of the discs (B, 2, 2); labels (B,)."""
+    """Geometry behind B images.
+
+    contours: end points of the paddles (B, k, 2, 2) of each, targets first; discs: centres (B, 2,
+    2); labels (B,).
+    """
 
     contours: list[np.ndarray]
     discs: np.ndarray
@@ -55,16 +59,15 @@ class Scenes:
 
 
 def near(a: np.ndarray, b: np.ndarray, least: float) -> np.ndarray:
-    """Whether any of the points a (B, p, 2) comes closer to any of b (B, q, 2) than `least`:
-    (B,).
-    """
+    """Whether any of points a (B, p, 2) comes closer to any of b (B, q, 2) than `least`: (B,)."""
     square = (a[:, :, None, 0] - b[:, None, :, 0]) ** 2 + (a[:, :, None, 1] - b[:, None, :, 1]) ** 2
     return (square < least**2).any((1, 2))
 
 
 def along(data: PathfinderData) -> np.ndarray:
-    """Where points are taken on a paddle and the gap before it:
-    distances from the paddle's beginning.
+    """Where points are taken on a paddle and the gap before it.
+
+    Distances from the paddle's beginning.
     """
     count = 2 + int((data.paddle_length + data.gap) / (data.thickness + CLEARANCE) * 1.5)
     return np.linspace(-data.gap, data.paddle_length, count)
@@ -78,8 +81,9 @@ def grow(
     taken: np.ndarray,
     discs: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """B chains of paddles (B, segments, 2, 2), each paddle turned against the one before by a
-    normal angle of deviation `turn`, and which of them were completed (B,).
+    """B chains of paddles (B, segments, 2, 2), and which of them were completed (B,).
+
+    Each paddle is turned against the one before by a normal angle of deviation `turn`.
 
     A chain begins at `start` (B, 2), or anywhere; it stays inside the image, away from the points
     `taken` (B, q, 2), from the centres `discs` (B, m, 2) and from itself. A paddle that does not
@@ -134,8 +138,11 @@ def fill(
     starts: list[np.ndarray],
     discs: np.ndarray,
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Grow what is missing of two targets and the distractors, a contour that begins at a disc for
-    each of `starts`; which scenes had room for all of them (B,)."""
+    """Grow what is missing of two targets and the distractors.
+
+    A contour begins at a disc for each of `starts`. Returns the contours, and which scenes had room
+    for all of them (B,).
+    """
     room, contours = np.ones(len(discs), bool), list(contours)
     for k in range(len(contours), 2 + data.distractors):
         segments = data.segments if k < 2 else data.distractor_segments
@@ -165,8 +172,9 @@ def fill(
 
 
 def scenes(data: PathfinderData, chunk: int) -> Scenes:
-    """Those of SCENES scenes for which there was room, labels alternating; they depend on the seed
-    and `chunk` only.
+    """Those of SCENES scenes for which there was room, labels alternating.
+
+    They depend on the seed and `chunk` only.
 
     A pair of discs is used only if a positive and a negative image could be made with it, so that
     it does not tell the label.
@@ -189,8 +197,9 @@ def scenes(data: PathfinderData, chunk: int) -> Scenes:
 
 
 def draw(s: Scenes, data: PathfinderData) -> np.ndarray:
-    """Grey levels (B, size, size) uint8: each paddle and disc by its distance, at twice the size,
-    then averaged 2 x 2.
+    """Grey levels (B, size, size) uint8.
+
+    Each paddle and disc is drawn by its distance, at twice the size, then averaged 2 x 2.
     """
     n, B = 2 * data.size, len(s.labels)
     canvas = np.zeros((B, n, n), np.float32)
@@ -245,8 +254,9 @@ def images(data: PathfinderData, chunk: int) -> tuple[np.ndarray, np.ndarray]:
 def read(
     root: Path, metadata: list[Path], data: PathfinderData, chunk: int
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Images and labels that one metadata file of the release names,
-    and which images were empty files.  Raises UserError.
+    """Images and labels that one metadata file of the release names, and the empty ones.
+
+    Raises UserError.
     """
     x, y, empty = [], [], []
     for number, text in lines(metadata[chunk]):
@@ -288,8 +298,9 @@ def read(
 
 
 def build(data: PathfinderData, raw: Path, store: Store) -> Info:
-    """Draw distinct images, or read the release, and put them into random places;
-    any number of workers gives the same.
+    """Draw distinct images, or read the release, and put them into random places.
+
+    Any number of workers gives the same.
     """
     need, fruitless, notes = sum(data.sizes().values()), 0, []
     store.create((data.size**2,), order=np.random.default_rng(data.seed).permutation(need))

@@ -1,5 +1,4 @@
-"""Making the arrays of a task: stores that grow on disk, splits without duplicates, data that come
-inside a package, data cards.
+"""Making the arrays of a task; data that come inside a package; data cards.
 
 prepare(task, data, folder)   builds the arrays of a task and writes them, whole or not at all
 
@@ -35,9 +34,10 @@ def module(task: str):
 
 @dataclass(frozen=True)
 class Card:
-    """Where the examples of a task come from, here and officially: (source, licence); sizes of the
-    official splits; how the task here differs from the official one, and how it still does with the
-    official release as source.
+    """Where the examples of a task come from, here and officially: (source, licence).
+
+    Sizes of the official splits; how the task here differs from the official one, and how it still
+    does with the official release as source.
     """
 
     made: tuple[str, str]
@@ -49,8 +49,9 @@ class Card:
 
 
 def card(task: str, data: Splits, dataset: Dataset) -> dict[str, str]:
-    """What a reader of a task's arrays must know: source, checksum, licence, splits,
-    difference from the official task, notes.
+    """What a reader of a task's arrays must know.
+
+    Source, checksum, licence, splits, difference from the official task, notes.
     """
     about: Card = module(task).CARD
     sizes, notes = tuple(map(len, dataset.splits.values())), dataset.info.notes
@@ -86,8 +87,9 @@ def card(task: str, data: Splits, dataset: Dataset) -> dict[str, str]:
 
 
 def check(task: str, data: Splits, dataset: Dataset) -> None:
-    """Raise UserError unless sizes, labels and lengths are right and no document stands in two
-    splits.
+    """Raise UserError unless all is right and no document stands in two splits.
+
+    All: sizes, labels and lengths.
 
     If the official splits share documents, no example, that is no pair of documents, may.
     """
@@ -136,8 +138,9 @@ def pin(package: str) -> tuple[str, str]:
 
 
 def open_wheel(raw: Path, package: str) -> zipfile.ZipFile:
-    """The pinned wheel of a package in the folder `raw`: data that comes inside a package; nothing
-    is installed or imported.
+    """The pinned wheel of a package in the folder `raw`: data inside a package.
+
+    Nothing is installed or imported.
 
     Its sha256 is compared with data/packages/<package>.txt. Raises UserError if it is missing, not
     whole or another one.
@@ -159,8 +162,9 @@ def open_wheel(raw: Path, package: str) -> zipfile.ZipFile:
 
 
 def show_tokens(x: np.ndarray, info: Info) -> str:
-    """A row of byte or character tokens as text, without padding;
-    what has no letter is shown as a box.
+    """A row of byte or character tokens as text, without padding.
+
+    What has no letter is shown as a box.
     """
     return (
         "".join(info.symbols[t] for t in x if t)

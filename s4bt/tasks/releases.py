@@ -30,8 +30,9 @@ SHOWN = 12  # files listed in an error message
 
 
 def unpack(path: Path, sha256: str | None = None, releases: Path = RAW / "releases") -> Path:
-    """Unpack an archive into a folder named after its content, once;
-    an archive that is alone in it is unpacked, too.
+    """Unpack an archive into a folder named after its content, once.
+
+    An archive that is alone in it is unpacked, too.
     """
     target = releases / f"{path.name.split('.')[0]}-{verify(path, path.name, sha256)[:16]}"
     if not target.exists():
@@ -43,8 +44,9 @@ def unpack(path: Path, sha256: str | None = None, releases: Path = RAW / "releas
 
 
 def open_release(data: Official, raw: Path = RAW) -> Path:
-    """The folder below which the release named by data.source lies, downloaded and unpacked if need
-    be, by one process at a time.
+    """The folder below which the release named by data.source lies.
+
+    It is downloaded and unpacked if need be, by one process at a time.
 
     Raises UserError.
     """
@@ -88,8 +90,9 @@ def open_release(data: Official, raw: Path = RAW) -> Path:
 
 
 def find(root: Path, wanted: dict[str, str], release: str) -> dict[str, Path]:
-    """The files or folders whose paths end as the values of `wanted` say, wherever they sit below
-    root, by the keys of `wanted`.
+    """The files or folders whose paths end as the values of `wanted` say, by its keys.
+
+    Wherever they sit below root.
 
     Raises UserError, with what was looked for and what is there, if one is missing, and if there
     are two of one.

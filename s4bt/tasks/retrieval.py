@@ -49,8 +49,10 @@ COLUMNS = ("label", "id1", "id2", "text1", "text2")
 
 
 def licence_texts(raw: Path, minimum: int) -> dict[str, list[bytes]]:
-    """Distinct texts of at least `minimum` bytes by licence key. Rules that combine licences are
-    left out, and so are texts that stand under two keys."""
+    """Distinct texts of at least `minimum` bytes by licence key.
+
+    Rules that combine licences are left out, and so are texts that stand under two keys.
+    """
     found: dict[str, bytes] = {}
     keys = defaultdict(set)
     with open_wheel(raw, "licensedcode-data") as wheel:
@@ -94,8 +96,9 @@ def pairs(
     taken: set[bytes],
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`count` pairs (x, lengths, y), half of them of one licence; licences are drawn evenly from
-    `keys`, for both labels alike.
+    """`count` pairs (x, lengths, y), half of them of one licence.
+
+    Licences are drawn evenly from `keys`, for both labels alike.
 
     taken: passages of other splits, which are not drawn (phrases that two texts share); those drawn
     here are added.
@@ -150,8 +153,9 @@ def licences(data: RetrievalData, raw: Path, store: Store) -> Info:
 
 
 def read(path: Path) -> Iterator[tuple[int, str, str, str, str]]:
-    """The rows of one TSV file of the release: tabs separate, quotes mean nothing,
-    a paper stands on one line.
+    """The rows of one TSV file of the release.
+
+    Tabs separate, quotes mean nothing, a paper stands on one line.
     """
     for number, text in lines(path):
         fields = text.split("\t")

@@ -20,15 +20,14 @@ from s4bt.tasks.options import Splits
 
 
 def keys(x: np.ndarray) -> list[bytes]:
-    """A key of 16 bytes for each row of (n, L), or for each pair of rows of (n, 2, L),
-    for finding duplicates.
-    """
+    """A key of 16 bytes for each row (n, L) or pair of rows (n, 2, L), to find duplicates."""
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x]
 
 
 class Store:
-    """Where the arrays of a task grow: memory-mapped files <folder>/<split>.{x,lengths,y}.npy, in
-    splits of the sizes in `data`.
+    """Where the arrays of a task grow, in splits of the sizes in `data`.
+
+    Memory-mapped files <folder>/<split>.{x,lengths,y}.npy.
 
     missing: how many examples are still to come; label: of the progress bar.
     """
@@ -67,8 +66,9 @@ class Store:
             )
 
     def add(self, name: str, x: np.ndarray, lengths: np.ndarray, y: np.ndarray) -> None:
-        """Put examples behind those that a split has; those for which there is no room are left
-        out.
+        """Put examples behind those that a split has.
+
+        Those for which there is no room are left out.
         """
         split, start = self.splits[name], self.filled[name]
         room = min(len(y), len(split) - start)
@@ -78,8 +78,9 @@ class Store:
         self._count(room)
 
     def deal(self, x: np.ndarray, lengths: np.ndarray, y: np.ndarray) -> int:
-        """Put examples that are not known yet into the splits, train first or in `order`;
-        how many were new.
+        """Put examples that are not known yet into the splits, train first or in `order`.
+
+        How many were new.
         """
         new = []
         for i, key in enumerate(keys(x)):
@@ -101,8 +102,9 @@ class Store:
         return len(new)
 
     def read_official(self, readers: dict[str, Iterator], encode: Callable) -> list[str]:
-        """Fill every split from its reader of (row, label) pairs, which encode(rows) -> (x,
-        lengths) makes arrays of.
+        """Fill every split from its reader of (row, label) pairs.
+
+        encode(rows) -> (x, lengths) makes arrays of them.
 
         Test first, then validation and training, which leave out the examples that stand in an
         earlier split or twice; returns notes on how many these were.
@@ -145,8 +147,9 @@ class Store:
 
 
 def chunks(function: Callable, data: Splits, store: Store, count: int | None = None) -> Iterator:
-    """function(data, 0), function(data, 1), ... on all cores, in order, until nothing is missing in
-    the store, or `count` of them.
+    """function(data, 0), function(data, 1), ... on all cores, in order.
+
+    Until nothing is missing in the store, or `count` of them.
 
     The first one is made here; processes are started if it was less than a tenth of what is needed.
     """

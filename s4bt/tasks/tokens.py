@@ -18,8 +18,9 @@ END = 255  # token behind the last byte
 
 
 def pad(rows: list[np.ndarray], width: int, end: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of codes, cut to `width`, with `end` behind each if that is not 0, then padded with 0:
-    (n, width), lengths (n,).
+    """Rows of codes, cut and padded to `width`: (n, width), lengths (n,).
+
+    `end` stands behind each, if it is not 0; padding is 0.
     """
     x, lengths = np.zeros((len(rows), width), rows[0].dtype), np.empty(len(rows), np.int32)
     for i, row in enumerate(rows):

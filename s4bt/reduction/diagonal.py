@@ -22,9 +22,7 @@ SHOWN = 3  # places listed in a message
 
 
 class UnstableSystem(ValueError):
-    """The system has poles that are not strictly stable,
-    and what was asked for needs them to be.
-    """
+    """A pole is not strictly stable, and what was asked for needs it to be."""
 
 
 def _place(*index: int) -> str:
@@ -133,8 +131,7 @@ class DiagonalBatch:
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """The same system in another dtype or on another device (arguments of torch.Tensor.to)."""
-        moved = self.map(lambda x: x.to(*args, **kwargs))
-        return replace(moved, feedthrough=self.feedthrough.to(moved.poles))
+        return self.map(lambda x: x.to(*args, **kwargs))
 
     def select(self, index: Any) -> Self:
         """The systems that `index`, which indexes the batch dimensions, picks."""
@@ -160,9 +157,7 @@ class DiagonalBatch:
         return self._excess()[0] < 0
 
     def with_conjugates(self) -> Self:
-        """The complex system with the same output: of order 2N, closed under conjugation,
-        if real.
-        """
+        """The complex system with the same output, of order 2N and closed under conjugation if real."""
         if not self.real:
             return self
         half = replace(self, residues=self.residues / 2, real=False)

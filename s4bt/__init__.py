@@ -4,6 +4,7 @@
 
 A house of rooms; a room imports only rooms above it, a file only files above it in its room:
 
+lazy, version, files, progress   what all of them use
 reduction   systems, Gramians, methods, error bounds: PyTorch, NumPy and SciPy, nothing else
 nn          the S4 model with DSS layers
 compression a whole model, truncated
@@ -14,9 +15,9 @@ course      what the lessons share
 Conventions, used everywhere:
 
 continuous  dt is None: h(t) = sum_n residues_n exp(poles_n t)
-discrete    h[k] = sum_n residues_n poles_n^k, k = 0, 1, …; the Hankel operator is H[i, j] = h[i +
-            j], so h[0] counts. Where a feedthrough is free, as in a DSS layer, h[0] can go into it,
-            and the operator of h[1], h[2], … sets the limit
+discrete    h[k] = sum_n residues_n poles_n^k, k = 0, 1, …; the Hankel operator is
+            H[i, j] = h[i + j], so h[0] counts. Where a feedthrough is free, as in a DSS layer, h[0]
+            can go into it, and the operator of h[1], h[2], … sets the limit
 real=True   the output is Re(h); what is balanced is the conjugate-closed system of real order 2N
 rank        complex modes that a layer stores after reduction; a real pole costs one mode too
 order       dimension of the system that is balanced: N, or 2N if real

@@ -25,7 +25,6 @@ from s4bt.nn.dss import DSS
 from s4bt.nn.s4 import Block, S4Model, with_layers
 from s4bt.reduction.dispatch import reduce
 from s4bt.reduction.methods import Method, method_named
-from s4bt.reduction.projection import check_rank
 from s4bt.reduction.quality import Reference, error_row, reference
 from s4bt.reduction.ranks import Rule
 from s4bt.reduction.systems import UnstableSystem
@@ -151,15 +150,22 @@ def of_layer(number: int) -> Iterator[None]:
 
 
 def _compressed_layer(
-    dss: DSS, rank: int, method: Method, received: Tensor | None, options: dict, against: Reference
+    dss: DSS,
+    rank: int,
+    method: Method,
+    received: Tensor | None,
+    options: dict,
+    known: dict[str, Reference],
 ) -> tuple[DSS, dict[str, float]]:
-    """A layer reduced to `rank` modes, and `error_row` of it."""
-    check_rank(rank, dss.state)
+    """A layer reduced to `rank` modes, and `error_row` of it; known: the method's `reference`."""
+    full, dt = dss.to_lti(), dss.dt()
     given = measured_options(method, received) | options
-    reduced = reduce(dss.to_lti(), rank, method.name, dss.dt(), **given)
+    reduced = reduce(full, rank, method.name, dt, **given)
     layer = DSS.from_lti(reduced, dss)
     stored = replace(layer.to_lti(), feedthrough=(layer.D - dss.D).double())
-    return layer, error_row(against, reduced, stored, dss.dt(), received)
+    if method.name not in known:
+        known[method.name] = reference(full, method, dt)
+    return layer, error_row(known[method.name], reduced, stored, dt, received)
 
 
 @torch.no_grad()
@@ -218,17 +224,13 @@ def compress(
     ranks, old = ranks_of(model, rank, sequences), model.dss_layers()
     known = {} if references is None else references
     new, report = with_layers(model, copy.deepcopy(old)).eval(), []
-    u = None if sequences is None else new.encode(sequences[0])
+    u, lengths = (None, None) if sequences is None else (new.encode(sequences[0]), sequences[1])
     for number, (dss, r) in enumerate(zip(old, ranks, strict=True)):
         block = new.layers()[number]
         with of_layer(number):
-            received = None
-            if u is not None and sequences is not None:
-                received = spectrum(block.dss_input(u), sequences[1])
-            check_rank(r, dss.state)
-            if (number, method) not in known:
-                known[number, method] = reference(dss.to_lti(), entry, dss.dt())
-            layer, row = _compressed_layer(dss, r, entry, received, options, known[number, method])
+            received = None if u is None else spectrum(block.dss_input(u), lengths)
+            of_this = known.setdefault(number, {})
+            layer, row = _compressed_layer(dss, r, entry, received, options, of_this)
         block.dss = layer
         report.append({"layer": number, "rank": r, **row})
         u = None if u is None else through(block, u)

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from s4bt.files import UserError, atomic_path, digest
-from s4bt.study.config import PARAMS, SCALES, load_scale, load_task
+from s4bt.reduction.methods import METHODS
+from s4bt.study.config import PARAMS, SCALES, check_methods, load_scale, load_task
 from s4bt.tasks import TASKS
 
 TEXT = PARAMS.read_text()
@@ -76,11 +77,6 @@ def changed(tmp_path, old, new, count=1):
             "batch: 32000",
             "task listops: a batch is larger than the 20000 training examples",
         ),
-        (
-            "methods: [bt-shared, weighted]",
-            "methods: [bt-best]",
-            "one of bt-shared, bt-channel, .*, weighted",
-        ),
         ("  listops:", "  listop:", "unknown key"),
     ],
 )
@@ -102,6 +98,14 @@ def test_mistakes_are_named_with_file_line_and_key(tmp_path, old, new, message):
         [start],
         [grid],
     )  # rules about a whole section name its first line
+
+
+def test_an_unknown_method_is_named_with_file_and_line(tmp_path):
+    path, line = changed(tmp_path, "modal, h2, hankel", "modal, h3, hankel")
+    check_methods("laptop", METHODS)
+    said = rf"params\.yaml, line {line}\b.*'h3' is no method; use bt-shared, .*weighted"
+    with pytest.raises(UserError, match=said):
+        check_methods("laptop", METHODS, path)
 
 
 def test_unknown_names_list_the_known_ones(tmp_path):

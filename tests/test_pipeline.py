@@ -50,7 +50,7 @@ def quick(clone):
 
 
 def imported(source, task=None):
-    """Files of s4bt that the imports of a notebook load, transitively.
+    """Files of s4bt that the imports of a notebook load, transitively, and all reducers with `reduce`.
 
     Without those that hold names only: they compute nothing.
     """
@@ -60,6 +60,9 @@ def imported(source, task=None):
     if task:
         lines.append(f"from s4bt.tasks.prepare import module; module({task!r})")
     lines.append("import sys")
+    lines.append("if 's4bt.reduction.dispatch' in sys.modules:")
+    lines.append("    from s4bt.reduction.methods import METHODS")
+    lines.append("    reducers = [method.reducer for method in METHODS.values()]")
     lines.append("print([m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 's4bt'])")
     out = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)],

@@ -27,9 +27,10 @@ LOCKED = {canonicalize_name(name): version for name, version in lock.pins().item
 HOUSE = {
     "": ["version", "lazy", "files", "progress"],
     "reduction": [
+        "methods",
         "powers",
         "peaks",
-        "batches",
+        "diagonal",
         "systems",
         "gramians",
         "projection",
@@ -41,7 +42,7 @@ HOUSE = {
         "h2",
         "weighted",
         "unstable",
-        "methods",
+        "dispatch",
         "quality",
         "ranks",
     ],

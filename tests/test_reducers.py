@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s4bt.reduction.balanced import balanced_truncation, bt_discrete, bt_limited, order_kept
-from s4bt.reduction.gramians import hankel_singular_values
 from s4bt.reduction.dispatch import reduce
+from s4bt.reduction.gramians import hankel_singular_values
 from s4bt.reduction.methods import METHODS
 from s4bt.reduction.modal import modal
 from s4bt.reduction.quality import error_row, reference

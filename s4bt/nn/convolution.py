@@ -103,8 +103,8 @@ def _complex(x: Tensor, *shape: int) -> Tensor:
 class ChunkedConvolution(torch.autograd.Function):
     """y (H, B, L) of u (H, B, L), a, w (H, N) and D (H,) by a recurrence over chunks.
 
-    Forward.  Let p_j = e^{a j}, v = w e^a, q_j = v p_j, K_0 = Re w + D and K_{j+1} = Re q_j (the two
-    summed over modes), and let x_c (N modes) be the state before chunk c. Inside a chunk, with
+    Forward.  Let p_j = e^{a j}, v = w e^a, q_j = v p_j, K_0 = Re w + D and K_{j+1} = Re q_j, both
+    summed over modes, and let x_c (N modes) be the state before chunk c. Inside a chunk, with
     i, j = 0 .. T - 1,
 
         V_c     = sum_j p_{T-1-j} u_{c,j}                  what the chunk adds to the state
@@ -117,7 +117,7 @@ class ChunkedConvolution(torch.autograd.Function):
     Backward.  g is the gradient of y. For complex z the gradient is PyTorch's: the loss changes by
     Re sum conj(grad z) dz. From the last chunk on,
 
-        grad x_c     = sum_j conj(q_j) g_{c,j} + conj(e^{aT}) grad x_{c+1},   grad V_c = grad x_{c+1}
+        grad x_c     = sum_j conj(q_j) g_{c,j} + conj(e^{aT}) grad x_{c+1},  grad V_c = grad x_{c+1}
         grad u_{c,i} = sum_{j>=i} K_{j-i} g_{c,j} + Re sum_n conj(p_{T-1-i}) grad V_c
 
     the second in rows: grad u = g toeplitz^T + grad V enter^T. What multiplies each parameter,

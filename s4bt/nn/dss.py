@@ -4,8 +4,7 @@ H, N, L   channels, complex modes per channel, sequence length
 Lambda    poles: (N,) if the channels share them ("tied"), (H, N) if not ("per-channel")
 W         (H, N)   output weights;  D (H,)  feedthrough
 dt        (H,)     step of each channel, exp(log_dt); (H, 2) if separate_dt: one for the real and
-          one
-                   for the imaginary part of lambda, as in the public DSS code
+                   one for the imaginary part of lambda, as in the public DSS code
 K         (H, L)   convolution kernel;  y = K * u + D u
 
 exp       K_h[l] = Re sum_n W_hn (exp(lambda_n dt_h) - 1) / lambda_n  exp(lambda_n dt_h l)
@@ -232,7 +231,7 @@ class DSS(nn.Module):
             self.channels, state, self.version, sharing, length=self.length, separate_dt=separate
         ).to(self.W.device)
         with torch.no_grad():
-            same = layer.separate_dt == self.separate_dt
+            same = separate == self.separate_dt
             layer.log_dt.copy_(self.log_dt if same else self.log_dt[:, 0])
             layer.D.copy_(self.D)
         return layer

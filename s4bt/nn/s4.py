@@ -55,7 +55,7 @@ class S4Model(nn.Module):
     documents : 1 or 2
         2 for pairs, whose features a, b enter the head as [a, b, a - b, a * b].
     layers, width : int
-        Depth and H.
+        Depth, 1 or more, and H.
     state : int or list of int
         N, one for all layers or one for each.
     version, dt_min, dt_max, length, separate_dt
@@ -67,6 +67,7 @@ class S4Model(nn.Module):
     pooling : "mean" or "last"
         Over the sequence.
     dropout : float
+        Share of a block's output that is dropped in training.
 
     Raises
     ------

@@ -1,13 +1,14 @@
 """Model order reduction of diagonal state-space layers; needs PyTorch, NumPy and SciPy only.
 
+methods                             the registry, which imports nothing
 powers, peaks                       sums of powers, the largest gain over frequencies
-batches, systems                    DiagonalLTI: responses, norms, discretisation
+diagonal, systems                   DiagonalLTI: responses, norms, discretisation
 gramians                            Cholesky factors without Gramians, Hankel singular values
 projection                          balanced coordinates, and back to modes
 balanced                            balanced truncation, its bound
 residualisation, hankel, modal      singular perturbation, Hankel norm, the largest modes
 variable_projection, h2, weighted   least squares in poles and residues
-unstable, methods, dispatch         keeping unstable modes, the registry, `reduce`
+unstable, dispatch                  keeping unstable modes; `reduce`, by the name of a method
 quality, ranks                      limits, bounds and errors; how many modes a layer keeps
 """
 

@@ -34,6 +34,7 @@ from s4bt.reduction.projection import (
     real_coordinates,
     reduce_batch,
     shifted_poles,
+    states_of,
 )
 from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
 
@@ -77,11 +78,6 @@ def error_bounds(sigma: Tensor) -> Tensor:
     return 2 * sigma.flip(-1).cumsum(-1).flip(-1)
 
 
-def _states(system: DiagonalLTI, rank: int) -> int:
-    """Balanced states that `rank` modes can take."""
-    return rank * (2 if system.real else 1)
-
-
 def balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[DiagonalLTI, Tensor]:
     """Truncate each system of the batch to `rank` modes in balanced coordinates, and diagonalise.
 
@@ -122,7 +118,7 @@ def balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[DiagonalLTI, Te
     >>> bool(sigma[1] <= (system - small).hinf_norm() <= error_bound(sigma, 1))
     True
     """
-    return reduce_batch(system, rank, "balanced truncation", states=_states(system, rank))
+    return reduce_batch(system, rank, "balanced truncation", states=states_of(system, rank))
 
 
 def order_kept(reduced: DiagonalLTI) -> Tensor:
@@ -268,11 +264,10 @@ def bt_limited(system: DiagonalLTI, rank: int, length: int | None = None) -> Dia
     require_discrete(system, "bt-limited sums over steps")
     if not isinstance(length, int) or length < 2:
         raise ValueError(f"bt-limited needs the number of steps, length=2 or more; got {length!r}")
-    steps = length
 
     def balance(part: DiagonalLTI, k: int) -> Balanced:
         s, Lp, sigma = factors(part)
-        Lp_limited = limited_factor(part, s, steps)
+        Lp_limited = limited_factor(part, s, length)
         return Balanced(sigma, *coordinates(part, s, Lp_limited, k, dual_factor(Lp)), discrete=True)
 
-    return reduce_batch(system, rank, "balancing", balance, _states(system, rank))[0]
+    return reduce_batch(system, rank, "balancing", balance, states_of(system, rank))[0]

@@ -157,7 +157,7 @@ class DiagonalBatch:
         return self._excess()[0] < 0
 
     def with_conjugates(self) -> Self:
-        """The complex system with the same output, of order 2N and closed under conjugation if real."""
+        """The complex system with the same output; if real, of order 2N, with conjugate poles."""
         if not self.real:
             return self
         half = replace(self, residues=self.residues / 2, real=False)

@@ -16,11 +16,10 @@ from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
     FAINT,
     Problem,
-    best_of,
+    best_fit,
     damping_range,
     exponents,
     fitted,
-    from_every_start,
     minimise,
     system_at,
 )
@@ -118,9 +117,6 @@ def h2(
         def improve(index: Tensor, begin: DiagonalLTI) -> DiagonalLTI:
             return fit_h2(full.select(index), begin, iterations, rounding)
 
-        def error(small: DiagonalLTI) -> Tensor:
-            return (full - small).h2_norm()
-
-        return best_of(from_every_start(improve, [start]), error)
+        return best_fit(improve, [start], lambda small: (full - small).h2_norm())
 
     return fitted(system, rank, fit)

@@ -16,14 +16,16 @@ from dataclasses import dataclass
 class Method:
     """One way to choose a small system.
 
-    home: file and function of the reducer, which is loaded when it is first asked for. chooses: it in
-    a few words. balances: what its Hankel singular values are of, "layer" (the
-    continuous complex layer with all its outputs), "channel" (that of one channel), "kernel" (the
-    discrete real kernel), or "delayed kernel" (h[1], h[2] and so on: h[0] goes into a feedthrough).
-    colour, marker: of the method in every figure; in grey the markers tell methods apart. bounded:
-    whether the H-infinity error is at most twice the sum of the discarded values. feedthrough:
-    whether the reduced kernel has one of its own. measures: the options that `s4bt.compress` fills
-    in, from the layer's inputs ("spectrum", "length") or from its number format ("rounding").
+    home: "file.function" of the reducer, which is loaded when it is first asked for.
+    chooses: it in a few words.
+    balances: what its Hankel singular values are of, "layer" (the continuous complex layer with all
+    its outputs), "channel" (that of one channel), "kernel" (the discrete real kernel), or "delayed
+    kernel" (h[1], h[2] and so on: h[0] goes into a feedthrough).
+    colour, marker: of the method in every figure; in grey the markers tell methods apart.
+    bounded: whether the H-infinity error is at most twice the sum of the discarded values.
+    feedthrough: whether the reduced kernel has one of its own.
+    measures: the options that `s4bt.compress` fills in, from the layer's inputs ("spectrum",
+    "length") or from its number format ("rounding").
     """
 
     name: str
@@ -51,6 +53,11 @@ class Method:
     def continuous(self) -> bool:
         """Whether it works on the continuous complex layer and not on the discrete real kernel."""
         return self.balances in ("layer", "channel")
+
+    @property
+    def delayed(self) -> bool:
+        """Whether h[0] has no part in what is balanced."""
+        return self.balances == "delayed kernel"
 
     @property
     def needs_data(self) -> bool:

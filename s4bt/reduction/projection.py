@@ -87,6 +87,11 @@ def shifted_poles(system: DiagonalLTI) -> Tensor:
     return system.poles - 1 if system.log_poles is None else torch.expm1(system.log_poles)
 
 
+def states_of(system: DiagonalLTI, rank: int) -> int:
+    """Balanced states that `rank` modes can take."""
+    return rank * (2 if system.real else 1)
+
+
 def project(
     Lq: Tensor, Lp: Tensor, U: Tensor, sigma: Tensor, V: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -226,7 +231,7 @@ def diagonalise(system: DiagonalLTI, balanced: Balanced, rank: int) -> DiagonalL
     residues = kind.new_zeros(B, rank)
     direct = (kind.real if system.real else kind).new_zeros(B)
     waiting = torch.ones(B, dtype=torch.bool, device=kind.device)
-    for order in range(rank * (2 if system.real else 1), 0, -1):
+    for order in range(states_of(system, rank), 0, -1):
         index = (waiting & (balanced.live >= order)).nonzero()[:, 0]
         if not len(index):
             continue

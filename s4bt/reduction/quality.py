@@ -36,9 +36,9 @@ def singular_values(system: DiagonalLTI, method: Method, dt: Tensor) -> Tensor:
     real kernels, by the method's `balances`.
     """
     full = balanced_system(system, method, dt)
-    if method.balances == "layer":
+    if method.tied:
         return shared_balanced_truncation(full, system.modes)[1]
-    return hankel_singular_values(delayed(full) if method.balances == "delayed kernel" else full)
+    return hankel_singular_values(delayed(full) if method.delayed else full)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def reference(system: DiagonalLTI, method: Method, dt: Tensor) -> Reference:
         return Reference(method, full, kernel, unknown, unknown, NAN, NAN)
     sigma = singular_values(system, method, dt)
     later = sigma
-    if method.feedthrough and method.balances != "delayed kernel":
+    if method.feedthrough and not method.delayed:
         later = hankel_singular_values(delayed(kernel))
     gain = float(full.hinf_norm(method.tied, SAMPLES).max())
     energy = float(kernel.h2_norm().square().sum())
@@ -121,8 +121,7 @@ def error_row(
 
     Of what the method balances (`singular_values`), in units of its gain, each the largest over
     what is balanced separately: sigma_max, limit (the first discarded value, no system of that
-    order does better; with a feedthrough, of h[1], h[2], …),
-    bound (2 sum of the discarded values;
+    order does better; with a feedthrough, of h[1], h[2], …), bound (2 sum of those discarded;
     nan for a method without one), hinf (measured), gain. All of them are nan if modes that are not
     stable were kept: such a layer has none of these norms.
     Of the kernels that the layer convolves with, relative, over all channels together: h2_error,

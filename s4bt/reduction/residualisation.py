@@ -1,6 +1,7 @@
 """Balanced residualisation, also called singular perturbation: the discarded states follow at once.
 
-A, b, c    a balanced realisation, cut at the order m into blocks A11, A12, A21, A22
+A, b, c    a balanced realisation, cut at the order m into blocks A11, A12, A21, A22;
+           A - I in place of A if discrete
 d          feedthrough of the reduced system
 
 Setting x2' = 0 in x' = A x + b u, y = c x gives x2 = -A22^-1 (A21 x1 + b2 u), so
@@ -34,6 +35,7 @@ class Residualised(Balanced):
         dead = torch.arange(n, device=self.A.device) >= self.live[index, None]
         A = self.A[index] - torch.diag_embed(dead.to(self.A.dtype))
         b, c = self.b[index], self.c[index]
+        # contiguous blocks, on which matrix products round as on copies
         A12, A21, A22 = (x.contiguous() for x in (A[:, :m, m:], A[:, m:, :m], A[:, m:, m:]))
         b2, c2 = self.b[index, m:, None], self.c[index, None, m:]
         # A22^-1 (A21, b2)
@@ -57,7 +59,7 @@ def _balance(part: DiagonalLTI, k: int) -> Residualised:
 def singular_perturbation(system: DiagonalLTI, rank: int) -> DiagonalLTI:
     """Balanced residualisation: exact gain at zero frequency; the bound of the truncation holds.
 
-    A is A - I if discrete. A discrete system is balanced as h[0] + (h[1], h[2], …), so that the
+    A discrete system is balanced as h[0] + (h[1], h[2], …), so that the
     feedthrough is causal.  (Liu & Anderson 1989)  Raises as `balanced_truncation`.
     """
     later = system if system.dt is None else delayed(system)

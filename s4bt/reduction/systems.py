@@ -9,7 +9,7 @@ h            (..., L)  impulse response
 
 continuous  h(t) = sum_n w_n exp(lambda_n t)    G(i omega) = d + sum_n w_n / (i omega - lambda_n)
             d is an impulse, and not in h
-discrete    h[k] = sum_n w_n lambda_n^k    G(omega) = d + sum_n w_n / (1 - lambda_n exp(-i omega dt))
+discrete    h[k] = sum_n w_n lambda_n^k    G(omega) = d + sum_n w_n / (1 - lambda_n e^{-i omega dt})
             d is a part of h[0]
 real        the output is Re(h): the system with poles {lambda, conj lambda} and residues
             {w/2, conj w/2}, of order 2N
@@ -98,7 +98,7 @@ class DiagonalLTI(DiagonalBatch):
         return h
 
     def frequency_response(self, omega: Any) -> Tensor:
-        """G (..., M) at angular frequencies omega, (M,) or (..., M), in radians per unit of time."""
+        """G (..., M) at angular frequencies omega (M,) or (..., M), radians per unit of time."""
         omega = torch.as_tensor(omega, dtype=self.poles.real.dtype, device=self.poles.device)
         full = self.with_conjugates()
         gain = (full.residues[..., None, :] @ full._resolvents(omega))[..., 0, :]

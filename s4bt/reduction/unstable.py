@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +19,8 @@ def keep_unstable(
 ) -> DiagonalLTI:
     """Reduce the stable modes of every channel to what the others, which stay, leave of the rank.
 
-    Raises ValueError if the modes that stay leave nothing for the rest, and what the reducer
-    raises.
+    Raises ValueError if the modes that stay leave nothing for the rest, or an option does not fit
+    the channels, and what the reducer raises.
     """
     if rank == system.modes:
         return system
@@ -39,12 +40,20 @@ def keep_unstable(
     parts, places = [], []
     for number in growing.unique().tolist():
         index = (growing == number).nonzero()[:, 0]
-        own = dict(options)
-        if "spectrum" in own:
-            own["spectrum"] = own["spectrum"].to(index.device)[index]
+        own = {name: _of_channels(value, index, system) for name, value in options.items()}
         parts.append(_reduced_part(ordered.select(index), number, rank, reducer, own))
         places.append(index)
     return joined(parts).select(torch.cat(places).argsort())
+
+
+def _of_channels(option: Any, index: Tensor, system: DiagonalLTI) -> Any:
+    """What of an option belongs to some channels: their rows, if it is an array (H, ...)."""
+    if not isinstance(option, np.ndarray | Tensor):
+        return option
+    option = torch.as_tensor(option, device=index.device)
+    if len(option) != len(system.poles):
+        raise ValueError(f"{len(option)} rows of an option for {len(system.poles)} channels")
+    return option[index]
 
 
 def _reduced_part(

@@ -25,19 +25,17 @@ from s4bt.reduction.balanced import balanced_truncation
 from s4bt.reduction.gramians import flattened, promoted
 from s4bt.reduction.systems import DiagonalLTI
 
-# A real pole has no imaginary part to fit: what is shorter than this share of the whole is
-# rounding.
+# A real pole has no imaginary part to fit: what is shorter than this share of it is rounding.
 FAINT = 1e-6
-# |Im a / Re a| is kept above it: closer to the real axis residues cancel, and two real poles would
-# be two modes.
+# |Im a / Re a| is kept above it: nearer to 0 residues cancel, and real poles cost a mode each.
 NEARLY_REAL = 1e-3
 GRADIENT = 1e-10  # relative size of the gradient at which a system counts as optimal
 AT_THE_AXIS = 1.001  # times NEARLY_REAL, or less, is at that bound
 OPENED = 0.5  # of its damping, at most of 1: so far a real pole is moved aside to open it
 LONGEST_STEP = 2.0  # in alpha, and in omega / |a|
 
-# Levenberg-Marquardt: mu, the share of the diagonal that is added, starts small, a fifth after a success, fourfold after a failure;
-# beyond GIVEN_UP no downhill step is found any more.
+# Levenberg-Marquardt: mu is the share of the diagonal that is added. It falls to a fifth after a
+# success and grows fourfold after a failure; beyond GIVEN_UP no downhill step is found any more.
 FIRST_MU = 1e-3
 AFTER_SUCCESS, AFTER_FAILURE = 0.2, 4.0
 LEAST_MU, MOST_MU, GIVEN_UP = 1e-12, 1e12, 1e8
@@ -243,7 +241,7 @@ def _opened(start: DiagonalLTI) -> tuple[DiagonalLTI, Tensor]:
     return new, real.any(-1).nonzero()[:, 0]
 
 
-def from_every_start(
+def _from_every_start(
     improve: Callable[[Tensor, DiagonalLTI], DiagonalLTI], starts: list[DiagonalLTI]
 ) -> list[DiagonalLTI]:
     """The starts, and improve(index, start) of each of them.
@@ -272,7 +270,7 @@ def from_every_start(
     return found
 
 
-def best_of(candidates: list[DiagonalLTI], error: Callable[[DiagonalLTI], Tensor]) -> DiagonalLTI:
+def _best_of(candidates: list[DiagonalLTI], error: Callable[[DiagonalLTI], Tensor]) -> DiagonalLTI:
     """Of flat batches of one shape, the candidate with the least error for every member."""
     errors = torch.stack([error(candidate) for candidate in candidates])
     first = errors.nan_to_num(nan=torch.inf).argmin(0)
@@ -289,6 +287,15 @@ def best_of(candidates: list[DiagonalLTI], error: Callable[[DiagonalLTI], Tensor
         log_poles=pick("log_poles"),
         feedthrough=pick("feedthrough"),
     )
+
+
+def best_fit(
+    improve: Callable[[Tensor, DiagonalLTI], DiagonalLTI],
+    starts: list[DiagonalLTI],
+    error: Callable[[DiagonalLTI], Tensor],
+) -> DiagonalLTI:
+    """Of the starts and what improve(members, start) makes of them, the best of each member."""
+    return _best_of(_from_every_start(improve, starts), error)
 
 
 def fitted(

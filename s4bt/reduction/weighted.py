@@ -20,11 +20,10 @@ from s4bt.reduction.balanced import bt_limited, require_discrete
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
     Problem,
-    best_of,
+    best_fit,
     damping_range,
     exponents,
     fitted,
-    from_every_start,
     minimise,
     system_at,
 )
@@ -152,6 +151,6 @@ def weighted(
         def error(small: DiagonalLTI) -> Tensor:
             return output_energy((full - small).impulse_response(L), S)
 
-        return best_of(from_every_start(improve, [start, bt_limited(full, rank, L)]), error)
+        return best_fit(improve, [start, bt_limited(full, rank, L)], error)
 
     return fitted(system, rank, fit)

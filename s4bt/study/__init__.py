@@ -6,6 +6,8 @@ train                               the training loop
 runner                              runs over Dask, resumable
 experiments                         what runs have in common
 pretraining, truncation, retraining the runs of each phase
-statistics, figures                 intervals and paired gains; the study's figures
+channel                             one channel of one layer, before and after
+statistics, answers                 intervals and paired gains; what they say, in words
+styles, figures                     the study's figures
 notebook, multi_device              a stage; one run on several devices
 """

@@ -16,6 +16,7 @@ PAPER = "bt-shared"  # the method of Ezoe & Sato 2024
 def points(value: float, half: float = float("nan"), sign: bool = False) -> str:
     """A share as points, with its half-width if there is one."""
     text = f"{100 * value:{'+' if sign else ''}.1f}"
+    text = text.replace("-0.0", "+0.0" if sign else "0.0")
     text += f" ± {100 * half:.1f}" if half == half else ""
     return text.replace("-", "−")
 
@@ -74,9 +75,11 @@ def of_gains(cells: pd.DataFrame, method: str, transfer: str, against: str, name
     part = cells[(cells.method == method) & (cells["transfer"] == transfer) & (arm == against)]
     if part.empty:
         return ""
-    listed = "; ".join(_phrase(row) for _, row in part.sort_values("rank").iterrows())
-    clear = sum(abs(row["mean"]) > row.half for _, row in part.iterrows())
-    return f"{name}, in points: {listed}. {clear} of {len(part)} intervals exclude zero."
+    said = [
+        f"{_phrase(row)}, {verdict(row['mean'], row.half)}"
+        for _, row in part.sort_values("rank").iterrows()
+    ]
+    return f"{name}, in points: {'; '.join(said)}."
 
 
 def of_task(losses: pd.DataFrame, gained: pd.DataFrame, state: int, before: float) -> str:

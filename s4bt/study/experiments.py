@@ -97,11 +97,11 @@ def truncated_path(run: dict) -> Path:
     return task_dir(run["scale"], run["task"]) / "truncated" / name
 
 
-def collect(results: list[dict], scratch: Path, file: str, folder: Path, name: Callable) -> None:
+def collect(results: list[dict], waiting: Path, file: str, folder: Path, name: Callable) -> None:
     """Copy one file of every run's scratch folder into `folder` under name(result)."""
     folder.mkdir(parents=True, exist_ok=True)
     for result in results:
-        shutil.copyfile(scratch / result["name"] / file, folder / name(result))
+        shutil.copyfile(waiting / result["name"] / file, folder / name(result))
 
 
 def flat_rows(results: list[dict]) -> list[dict]:
@@ -109,11 +109,11 @@ def flat_rows(results: list[dict]) -> list[dict]:
     return [row for result in results for row in result["rows"]]
 
 
-def concatenate(results: list[dict], scratch: Path, file: str, keys: list[str]) -> pd.DataFrame:
+def concatenate(results: list[dict], waiting: Path, file: str, keys: list[str]) -> pd.DataFrame:
     """The CSV tables that the runs left, with columns that say whose rows they are."""
     frames = []
     for result in results:
-        frame = pd.read_csv(scratch / result["name"] / file)
+        frame = pd.read_csv(waiting / result["name"] / file)
         for i, key in enumerate(keys):
             frame.insert(i, key, result.get(key))
         frames.append(frame)

@@ -1,8 +1,6 @@
 """The study's figures: functions of (ax, arrays) that load nothing.
 
-One style; a method has the colour and marker of the registry in every figure. What is retrained in
-a random network has open markers and dashed lines, what keeps the pretrained network has filled
-ones.
+The style is that of `s4bt.study.styles`.
 """
 
 from __future__ import annotations
@@ -15,9 +13,8 @@ from s4bt.reduction.methods import METHODS
 from s4bt.study.styles import method_style, style_of
 from s4bt.tasks import TASKS
 
-DODGE = (
-    0.6  # octaves over which the arms at one rank are spread, so that bars do not hide each other
-)
+DODGE = 0.6  # octaves over which the arms at one rank are spread: bars do not hide each other
+NARROW = 0.07  # octaves from one of a few curves to the next
 LINES = ("-", "--", "-.", ":")
 PERCENT = 100.0
 
@@ -109,13 +106,15 @@ def one_shot(ax, cells: pd.DataFrame, chance: float | None = None) -> None:
 def kept_accuracy(ax, losses: pd.DataFrame, methods: dict[str, str], state: int) -> None:
     """Change of accuracy without retraining, mean over the tasks; labels stand at the curves.
 
-    losses: rows of `one_shot_losses` of task "all"; methods: what a method is called in the
-    picture.
+    losses: rows of `one_shot_losses` of task "all", bars half; methods: what a method is called in
+    the picture.
     """
-    for name, words in methods.items():
+    for k, (name, words) in enumerate(methods.items()):
         part, style = losses[losses.method == name].sort_values("rank"), method_style(name)
-        change = -PERCENT * part.loss
-        ax.plot(part["rank"], change, lw=1.6, ms=6, **style)
+        x, change = 2 ** (k * NARROW) * part["rank"], -PERCENT * part.loss
+        ax.errorbar(
+            x, change, PERCENT * part.half, lw=1.6, ms=6, elinewidth=0.8, capsize=2, **style
+        )
         place = part["rank"].iloc[0], change.iloc[0]
         options = {"textcoords": "offset points", "ha": "right", "va": "center"}
         ax.annotate(words, place, xytext=(-8, 0), color=style["color"], **options)
@@ -249,6 +248,10 @@ def gains_by_task(ax, cells: pd.DataFrame) -> None:
 
     Bars only where the variance has more than one degree of freedom.
     """
+    if cells.empty:
+        ax.text(0.5, 0.5, "not run", ha="center", va="center", transform=ax.transAxes)
+        ax.set_axis_off()
+        return
     tasks = [task for task in TASKS if task in set(cells.task)]
     ranks = sorted(cells["rank"].unique())
     style = style_of(cells.assign(arm="truncated").iloc[0])

@@ -73,8 +73,9 @@ def ancestors() -> list[psutil.Process]:
 
 
 def end_with(processes: list[psutil.Process]) -> None:
-    """Kill this process and all its children as soon as one of `processes` is gone (a killed `dvc
-    repro` leaves no writer).
+    """Kill this process and all its children as soon as one of `processes` is gone.
+
+    So a killed `dvc repro` leaves no writer.
     """
 
     def alive(process: psutil.Process) -> bool:
@@ -124,7 +125,7 @@ def progress_pipe(folder: Path):
 def publish(stage: Path) -> None:
     """Move what stands below the staging folder to the same place below the project's root.
 
-    Results/<scale>/<task>/<entry>.
+    That place is results/<scale>/<task>/<entry>.
     """
     for source in [*stage.glob("results/*/*.csv"), *stage.glob("results/*/*/*")]:
         target = ROOT / source.relative_to(stage)

@@ -1,7 +1,8 @@
 """One style for all figures.
 
 A method has the colour and marker of the registry in every figure. What is retrained in a random
-network has open markers and dashed lines, what keeps the pretrained network has filled ones.
+network has open markers, what keeps the pretrained network has filled ones. Lines are full for the
+whole network, dashed for DSS parameters only, dotted without retraining.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ class Style:
 
 # By arm and kind of poles.
 _BASELINES = {
-    ("skew-hippo", "tied"): Style("(a) Skew-HiPPO, retraining steps", "#de8f05", "<", "-"),
-    ("skew-hippo", "per-channel"): Style("(a) Skew-HiPPO per channel", "#de8f05", "d", "--"),
-    ("skew-hippo-long", "tied"): Style("(b) Skew-HiPPO, all steps", "#56b4e9", "^", "-."),
-    ("untruncated", "tied"): Style("(d) untruncated, trained on", "#333333", "D", "--"),
+    ("skew-hippo", "tied"): Style("(a) Skew-HiPPO, retraining steps", "#de8f05", "<", "-", False),
+    ("skew-hippo", "per-channel"): Style("(a) Skew-HiPPO per channel", "#de8f05", "d", "--", False),
+    ("skew-hippo-long", "tied"): Style("(b) Skew-HiPPO, all steps", "#56b4e9", "^", "-.", False),
+    ("untruncated", "tied"): Style("(d) untruncated, trained on", "#333333", "+", "--"),
     ("skew-hippo-rest", "tied"): Style("(e) Skew-HiPPO, pretrained rest", "#666666", ">", "-."),
     ("skew-hippo-rest", "per-channel"): Style(
         "(e) Skew-HiPPO per channel, pretrained rest", "#666666", "8", ":"
     ),
-    ("pretrained", "tied"): Style("pretrained", "#333333", "*", "-"),
+    ("pretrained", "tied"): Style("pretrained", "#333333", "x", "-"),
 }
 
 

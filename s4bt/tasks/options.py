@@ -32,7 +32,7 @@ class Splits(Section):
 class Official(Splits):
     """source: a folder, archive or http(s) address of the task's official release.
 
-    None: examples made here or from a package. sha256: of the archive, if you know it.
+    Without one, examples are made here or come from a package. sha256: of the archive, if known.
     """
 
     source: str | None = None
@@ -56,7 +56,7 @@ class Tokens(Official):
 class ListOpsData(Official):
     """Expressions of min_length < tokens < max_length.
 
-    End_token: one more token behind the expression.
+    end_token: one more token behind the expression.
 
     (Nangia & Bowman 2018; parameters of Tay et al. 2021)
     """
@@ -83,10 +83,10 @@ class TextData(Tokens):
 
 
 class RetrievalData(Tokens):
-    """Pairs of documents. Without a source.
+    """Pairs of documents.
 
-    Passages of `length` bytes, cut at random from licence texts of at least that length, of
-    licences with `texts` texts in every split.
+    Without a source: passages of `length` bytes, cut at random from licence texts of at least that
+    length, of licences with `texts` texts in every split.
     """
 
     texts: Annotated[int, Field(ge=2)] = 3
@@ -104,7 +104,7 @@ class RetrievalData(Tokens):
 class ImageData(Official):
     """Without a source: digits of side x side pixels, side 28 or, by averaging blocks, 14 or 7.
 
-    Normalisation: by mean and deviation of the training split, or those of CIFAR-10 that DSS used.
+    normalisation: by mean and deviation of the training split, or those of CIFAR-10 that DSS used.
     """
 
     side: Literal[7, 14, 28] = 28

@@ -87,11 +87,10 @@ def card(task: str, data: Splits, dataset: Dataset) -> dict[str, str]:
 
 
 def check(task: str, data: Splits, dataset: Dataset) -> None:
-    """Raise UserError unless all is right and no document stands in two splits.
+    """Raise UserError unless the arrays are right and no document stands in two splits.
 
-    All: sizes, labels and lengths.
-
-    If the official splits share documents, no example, that is no pair of documents, may.
+    Right are sizes, labels and lengths. If the official splits share documents, no example, that is
+    no pair of documents, may.
     """
     known = {}
     for name, size in data.sizes().items():

@@ -50,7 +50,7 @@ def quick(clone):
 
 
 def imported(source, task=None):
-    """Files of s4bt that the imports of a notebook load, transitively, and all reducers with `reduce`.
+    """Files of s4bt that the imports of a notebook load, and all reducers if `reduce` is one.
 
     Without those that hold names only: they compute nothing.
     """

@@ -285,6 +285,8 @@ def test_the_address_of_a_public_clone_is_written_everywhere(tmp_path, monkeypat
     assert f'repository = "{address}" or' in "".join(
         sources(clone / "notebooks/lessons/04_balance_and_truncate.ipynb")
     )
+    for name in ("pyproject.toml", "CITATION.cff"):
+        assert (clone / name).read_text().count(f'"{address}"') == 1, name
     readme, first = (clone / "README.md").read_text(), "notebooks/lessons/00_start_here.ipynb"
     assert f"https://mybinder.org/v2/gh/somebody/their-s4bt/main?urlpath=lab/tree/{first}" in readme
     assert (

@@ -1,5 +1,6 @@
 """The DSS layer against the published formula, its own recurrence and its LTI twin."""
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -192,3 +193,17 @@ def test_a_system_that_does_not_fit_is_refused():
         DSS.from_lti(DiagonalLTI(torch.zeros(2, 4) - 1, torch.ones(2, 4)), dss)
     with pytest.raises(UnstableSystem, match="12 of 12"):
         DSS.from_lti(DiagonalLTI(torch.zeros(3, 4) + 1, torch.ones(3, 4)), dss)
+
+
+def test_expm1_of_pytorch_keeps_its_digits_near_zero():
+    """The reason why the layer has none of its own (docs/decisions/0010)."""
+    g = torch.Generator().manual_seed(0)
+    size = 10.0 ** torch.empty(300, dtype=torch.float64).uniform_(-12, 0.5, generator=g)
+    angle = torch.empty(300, dtype=torch.float64).uniform_(-np.pi, np.pi, generator=g)
+    z = torch.polar(size, angle)
+    for x, digits in ((z.to(torch.complex64), 3e-7), (z, 6e-16)):
+        with mpmath.workprec(400):
+            exact = [mpmath.expm1(mpmath.mpc(v)) for v in x.tolist()]
+            found = [mpmath.mpc(v) for v in torch.expm1(x).tolist()]
+            worst = max(abs(a - b) / abs(b) for a, b in zip(found, exact))
+        assert worst < digits

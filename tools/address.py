@@ -68,20 +68,17 @@ def write_address(address: str) -> None:
             f"{address!r} is not the address of a repository on GitHub, "
             "https://github.com/<owner>/<name>; Binder and Colab need one"
         )
-    path = ROOT / "pyproject.toml"
-    text = re.sub(r"\n\[project\.urls\]\nRepository = .*\n", "", path.read_text())
-    section = f'\n[project.urls]\nRepository = "{address}"\n'
-    changed = {
-        path: text.replace(
-            "\n[tool.setuptools.dynamic]", f"{section}\n[tool.setuptools.dynamic]", 1
-        )
-    }
-    if tomllib.loads(changed[path])["project"].get("urls") != {"Repository": address}:
+    path, citation = ROOT / "pyproject.toml", ROOT / "CITATION.cff"
+    line = f'Repository = "{address}"\n'
+    text = re.sub(r"(?m)^Repository = .*\n", "", path.read_text())
+    changed = {path: text.replace("[project.urls]\n", f"[project.urls]\n{line}", 1)}
+    if tomllib.loads(changed[path])["project"]["urls"].get("Repository") != address:
         raise UserError(
-            f'could not write the address into {path}; write Repository = "{address}" there by '
-            "hand, "
-            "below [project.urls]"
+            f"could not write the address into {path}; write {line.strip()} there by hand, below "
+            "[project.urls]"
         )
+    cited = re.sub(r"(?m)^repository-code: .*\n", "", citation.read_text())
+    changed[citation] = cited.replace("license:", f'repository-code: "{address}"\nlicense:', 1)
     for lesson in sorted((ROOT / LESSONS).rglob("*.ipynb")):
         old = lesson.read_text()
         changed[lesson] = re.sub(
@@ -95,6 +92,8 @@ def write_address(address: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m tools.address https://github.com/<owner>/<name>")
     try:
         write_address(sys.argv[1])
     except UserError as error:

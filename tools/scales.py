@@ -65,6 +65,8 @@ def write_scale(scale: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: python -m tools.scales {'|'.join(SCALES)}")
     try:
         write_scale(sys.argv[1])
     except UserError as error:

@@ -2,8 +2,8 @@
 
 For models or batches that one device is too slow or too small for.
 
-    torchrun --standalone --nproc-per-node 8 -m s4bt.study.multi_device --scale paper
-    pretrain-pathx-s0-lr0.0005
+    torchrun --standalone --nproc-per-node 8 -m s4bt.study.multi_device \\
+        --scale paper pretrain-pathx-s0-lr0.0005
 
 The batch is the one of params.yaml, split over the processes; batch norm sees all of it. The result
 waits where the stage looks for the runs it has finished, so `dvc repro` then goes on without it.

@@ -43,6 +43,7 @@ DRAWN = 256  # scenes drawn together
 TURNS = 12  # turns tried for a paddle before its contour is given up
 ATTEMPTS = 16  # contours tried before their scene is given up
 RELEASE = "curv_contour_length_14"
+BROKEN_IMAGE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError)
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def grow(
     fit is turned again, more and more strongly.
     """
     B, margin, between = len(taken), data.radius + 0.5, data.thickness + CLEARANCE
+    from_discs = data.radius + data.thickness / 2 + CLEARANCE
     pen = rng.uniform(margin, data.size - margin, (B, 2)) if start is None else start.copy()
     chain, angle, alive = np.zeros((B, segments, 2, 2)), np.zeros(B), np.ones(B, bool)
     steps = along(data)
@@ -109,9 +111,7 @@ def grow(
             direction = np.stack([np.cos(turned), np.sin(turned)], 1)
             line = pen[todo, None] + direction[:, None] * reach[:, None]  # (b, p, 2)
             bad = ((line < margin) | (line > data.size - margin)).any((1, 2))
-            bad[~bad] |= near(
-                line[~bad], discs[todo[~bad]], data.radius + data.thickness / 2 + CLEARANCE
-            )
+            bad[~bad] |= near(line[~bad], discs[todo[~bad]], from_discs)
             bad[~bad] |= near(line[~bad], own[todo[~bad], :old], between)
             bad[~bad] |= near(line[~bad], taken[todo[~bad]], between)
             good = todo[~bad]
@@ -126,9 +126,8 @@ def grow(
 def outline(chain: np.ndarray, data: PathfinderData) -> np.ndarray:
     """Points on the paddles and gaps of chains (B, k, 2, 2): (B, k p, 2)."""
     a, d, steps = chain[:, :, :1], chain[:, :, 1:] - chain[:, :, :1], np.maximum(along(data), 0)
-    return (a + d * steps[:, None] / data.paddle_length).reshape(
-        len(chain), chain.shape[1] * len(steps), 2
-    )
+    points = a + d * steps[:, None] / data.paddle_length
+    return points.reshape(len(chain), chain.shape[1] * len(steps), 2)
 
 
 def fill(
@@ -146,22 +145,14 @@ def fill(
     room, contours = np.ones(len(discs), bool), list(contours)
     for k in range(len(contours), 2 + data.distractors):
         segments = data.segments if k < 2 else data.distractor_segments
-        taken = np.concatenate(
-            [np.empty((len(discs), 0, 2)), *(outline(c, data) for c in contours)], 1
-        )
+        nothing = np.empty((len(discs), 0, 2))
+        taken = np.concatenate([nothing, *(outline(c, data) for c in contours)], 1)
         new, todo = np.zeros((len(discs), segments, 2, 2)), np.flatnonzero(room)
-        avoid = (
-            discs[:, 1 - k : 2 - k] if k < len(starts) else discs
-        )  # a contour that begins at one disc keeps away from the other
+        # a contour that begins at one disc keeps away from the other
+        avoid = discs[:, 1 - k : 2 - k] if k < len(starts) else discs
         for _ in range(ATTEMPTS):
-            grown, done = grow(
-                rng,
-                data,
-                segments,
-                starts[k][todo] if k < len(starts) else None,
-                taken[todo],
-                avoid[todo],
-            )
+            start = starts[k][todo] if k < len(starts) else None
+            grown, done = grow(rng, data, segments, start, taken[todo], avoid[todo])
             new[todo[done]] = grown[done]
             todo = todo[~done]
             if not len(todo):
@@ -283,12 +274,7 @@ def read(
                         "Correct `size` or `source` in params.yaml"
                     )
                 pixels = np.asarray(image.convert("L"))
-        except (
-            UnidentifiedImageError,
-            Image.DecompressionBombError,
-            OSError,
-            SyntaxError,
-        ) as error:
+        except BROKEN_IMAGE as error:
             raise UserError(
                 f"{path}: not a whole PNG image ({error}). Unpack the release again"
             ) from error

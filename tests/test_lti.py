@@ -191,7 +191,7 @@ def test_nonsense_is_refused(poles, residues, message):
 
 @pytest.mark.parametrize("dt", [0.0, -1.0])
 def test_a_step_must_be_positive(dt):
-    with pytest.raises(ValueError, match="step must be positive"):
+    with pytest.raises(ValueError, match="steps must be positive"):
         random_system(0).discretize(dt)
 
 

@@ -98,7 +98,7 @@ def test_a_budget_beats_the_even_spread():
     [
         (lambda: by_bound(1.5), "between 0 and 1, got 1.5"),
         (lambda: by_energy(0), "between 0 and 1, got 0"),
-        (lambda: budget(2)(layers()), "a whole number of states from 3 to 36; got 2"),
+        (lambda: budget(2)(layers()), "a whole number from 3 to 36; got 2"),
         (lambda: layer_adaptive(37)(layers()), "from 3 to 36; got 37"),
     ],
 )

@@ -489,7 +489,7 @@ def test_a_rank_outside_the_order_is_refused(method, rank):
         ),
         (
             {"method": "bt-limited", "dt": 0.1},
-            "needs the number of steps, length=2 or more; got None",
+            "the length that bt-limited needs must be a whole number of 2 or more; got None",
         ),
         ({"method": "weighted", "dt": 0.1}, "needs the spectrum of the layer's inputs"),
         (
@@ -506,7 +506,7 @@ def test_a_rank_outside_the_order_is_refused(method, rank):
             "1",
         ),
         ({"method": "modal", "unstable": "drop"}, "unstable is 'refuse' or 'keep', not 'drop'"),
-        ({"method": "modal", "dt": 0.0}, "the step must be positive"),
+        ({"method": "modal", "dt": 0.0}, "steps must be positive"),
     ],
 )
 def test_bad_options_are_refused(arguments, message):

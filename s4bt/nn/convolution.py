@@ -140,10 +140,10 @@ class ChunkedConvolution(torch.autograd.Function):
         ctx.L, ctx.T = L, (T := chunk_length(L, a.shape[1]))
         C = math.ceil(L / T)
         u = (u if C * T == L else F.pad(u, (0, C * T - L))).reshape(H, B * C, T)
-        j = torch.arange(T + 1, device=u.device, dtype=D.dtype)
-        p = powers(a, j)  # (H, T + 1, N)
-        p, j, a_T = p[:, :T], j[:T], p[:, T:]
-        q = (w * torch.exp(a))[:, None] * p
+        j = torch.arange(T + 1, device=u.device, dtype=a.real.dtype)
+        p = powers(a, j, w.dtype)  # (H, T + 1, N)
+        p, j, a_T = p[:, :T], j[:T].to(D.dtype), p[:, T:]
+        q = (w * torch.exp(a).to(w.dtype))[:, None] * p
         K = torch.cat([(w.real.sum(1) + D)[:, None], q.real.sum(2)[:, :-1]], 1)  # (H, T)
         # (H, T, T), [i, j] = K[j - i]
         toeplitz = F.pad(K, (T - 1, 0)).unfold(1, T, 1).flip(1)
@@ -181,14 +181,14 @@ class ChunkedConvolution(torch.autograd.Function):
         # q, then p, then what they are made of
         grad_q = _complex(torch.bmm(g.mT, planes(x).view(H, B * C, -1)), H, T).conj().resolve_conj()
         torch.view_as_real(grad_q)[:, :-1, :, 0].add_(grad_K[:, 1:, None])
-        e_a = torch.exp(a)
+        e_a = torch.exp(a).to(w.dtype)
         v, p_conj = w * e_a, p.conj().resolve_conj()
         grad_p = _complex(torch.bmm(u.mT, V_planes), H, T).flip(1)
         grad_p = grad_p.addcmul_(v.conj().resolve_conj()[:, None], grad_q)
         grad_v = (p_conj * grad_q).sum(1)
         grad_a = (p_conj * grad_p * j[:, None]).sum(1) + v.conj() * grad_v
         grad_a = grad_a + T * a_T.conj() * (x.conj() * grad_V).sum((1, 2))
-        return grad_u, grad_a, e_a.conj() * grad_v + grad_K[:, :1], grad_K[:, 0]
+        return grad_u, grad_a.to(a.dtype), e_a.conj() * grad_v + grad_K[:, :1], grad_K[:, 0]
 
 
 def in_chunks(L: int, N: int) -> bool:

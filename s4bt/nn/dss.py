@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from s4bt.nn.convolution import FFTConvolution, convolve
+from s4bt.reduction.checks import whole_number
 from s4bt.reduction.powers import power_sum
 from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
 
@@ -97,11 +98,11 @@ class DSS(nn.Module):
             raise ValueError(
                 "the softmax version needs `length`, the sequence length that normalises its kernel"
             )
-        if min(channels, state) < 1 or not 0 < dt_min <= dt_max:
-            raise ValueError(
-                f"need channels, state >= 1 and 0 < dt_min <= dt_max; got {channels}, {state}, "
-                f"{dt_min}, {dt_max}"
-            )
+        channels = whole_number(channels, "channels", 1)
+        state = whole_number(state, "state", 1)
+        length = None if length is None else whole_number(length, "length", 1)
+        if not 0 < dt_min <= dt_max:
+            raise ValueError(f"need 0 < dt_min <= dt_max; got {dt_min}, {dt_max}")
         self.channels, self.state, self.version, self.sharing = channels, state, version, sharing
         self.length, self.separate_dt = length, separate_dt
         Lambda = torch.tensor(skew_hippo(state).copy())
@@ -115,10 +116,10 @@ class DSS(nn.Module):
         self.log_dt = nn.Parameter(log_dt.uniform_(math.log(dt_min), math.log(dt_max)))
         self.D = nn.Parameter(torch.randn(channels))
 
-    def Lambda(self) -> Tensor:
-        """Poles, complex (N,) or (H, N)."""
-        re = -torch.exp(self.Lambda_re) if self.version == "exp" else self.Lambda_re
-        return torch.complex(re, self.Lambda_im)
+    def Lambda(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Poles, complex (N,) or (H, N), in the precision of the parameters or a real dtype."""
+        re, im = self.Lambda_re.to(dtype), self.Lambda_im.to(dtype)
+        return torch.complex(-torch.exp(re) if self.version == "exp" else re, im)
 
     def _exponent(self, Lambda: Tensor, dt: Tensor) -> Tensor:
         """lambda dt, (H, N)."""
@@ -131,18 +132,19 @@ class DSS(nn.Module):
 
         K[l] = Re sum_n w_n exp(a_n (l - s_n)), with s_n = length - 1 for growing poles (softmax
         only) and 0 for the others, so that no exponential overflows. The mask is None if no pole
-        can grow.
+        can grow. a is in double precision, as a l needs it; w in that of the parameters.
         """
-        Lambda = self.Lambda()
-        a = self._exponent(Lambda, torch.exp(self.log_dt))  # (H, N)
-        w = torch.view_as_complex(self.W) * torch.reciprocal(Lambda)
+        Lambda, W = self.Lambda(torch.float64), torch.view_as_complex(self.W)
+        a = self._exponent(Lambda, torch.exp(self.log_dt.double()))  # (H, N)
+        w = W * torch.reciprocal(Lambda)
         if self.version == "exp":
-            return a, w * torch.expm1(a), None
+            return a, (w * torch.expm1(a)).to(W.dtype), None
         assert self.length is not None
         # (e^a - 1) / (e^{aL} - 1) * e^{a(L-1)} = (e^{-a} - 1) / (e^{-aL} - 1)
         growing = a.real > 0
         back = torch.where(growing, -a, a)
-        return a, w * torch.expm1(back) / torch.expm1(back * self.length), growing
+        w = w * torch.expm1(back) / torch.expm1(back * self.length)
+        return a, w.to(W.dtype), growing
 
     def kernel(self, length: int) -> Tensor:
         """K (H, length)."""
@@ -159,7 +161,7 @@ class DSS(nn.Module):
             )
         # backwards they decay
         a_up, w_up = torch.where(growing, a, 0), torch.where(growing, w, 0)
-        last = w_up * torch.exp(a_up * (length - self.length))
+        last = w_up * torch.exp(a_up * (length - self.length)).to(w.dtype)
         up = power_sum(-a_up, last, length).flip(-1)
         return power_sum(torch.where(growing, 0, a), torch.where(growing, 0, w), length) + up
 
@@ -190,9 +192,9 @@ class DSS(nn.Module):
                 "version 'exp'."
             )
         if state is None:
-            state = u[..., None].to(a.dtype)
+            state = u[..., None].to(w.dtype)
         else:
-            state = torch.exp(a) * state + u[..., None]
+            state = torch.exp(a).to(w.dtype) * state + u[..., None]
         return (w * state).sum(-1).real + self.D * u, state
 
     def to_lti(self) -> DiagonalLTI:

@@ -13,12 +13,14 @@ from __future__ import annotations
 import copy
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s4bt.nn.dss import DSS, STATE_SPACE
 from s4bt.nn.norms import as_rows, as_sequences, norm_over_channels
+from s4bt.reduction.checks import whole_number
 
 
 class Block(nn.Module):
@@ -107,7 +109,10 @@ class S4Model(nn.Module):
             )
         if documents not in (1, 2):
             raise ValueError(f"documents is 1 or 2; got {documents!r}")
-        states = [state] * layers if isinstance(state, int) else list(state)
+        layers, width = whole_number(layers, "layers", 1), whole_number(width, "width", 1)
+        vocabulary = whole_number(vocabulary, "vocabulary", 0)
+        classes = whole_number(classes, "classes", 1)
+        states = [state] * layers if np.ndim(state) == 0 else list(state)  # type: ignore[arg-type]
         kinds = [sharing] * layers if isinstance(sharing, str) else list(sharing)
         self.documents, self.pooling, self.dt_range = documents, pooling, (dt_min, dt_max)
         self.vocabulary, self.classes, self.width = vocabulary, classes, width

@@ -21,10 +21,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from s4bt.reduction.checks import whole_number
 from s4bt.reduction.gramians import cauchy_cholesky, promoted
 from s4bt.reduction.projection import (
     Balanced,
     assemble,
+    check_kind,
     check_rank,
     coordinates,
     dual_factor,
@@ -69,7 +71,7 @@ def error_bound(sigma: Tensor, rank: int) -> Tensor:
     >>> float(error_bound(torch.tensor([3.0, 1.0, 0.5]), 1))
     3.0
     """
-    check_rank(rank, sigma.shape[-1])
+    rank = check_rank(rank, sigma.shape[-1])
     return 2 * sigma[..., rank:].sum(-1)
 
 
@@ -118,6 +120,7 @@ def balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[DiagonalLTI, Te
     >>> bool(sigma[1] <= (system - small).hinf_norm() <= error_bound(sigma, 1))
     True
     """
+    rank = check_rank(rank, system.modes)
     return reduce_batch(system, rank, "balanced truncation", states=states_of(system, rank))
 
 
@@ -146,7 +149,7 @@ def shared_balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[Diagonal
     (Ezoe & Sato 2024, for the layer; square-root method as in `balanced_truncation`)
     Raises ValueError if rank is not in 1..N or the poles differ between rows, UnstableSystem.
     """
-    check_rank(rank, system.modes)
+    rank = check_rank(rank, system.modes)
     if len(system.batch) != 1:
         raise ValueError(
             "one layer at a time: residues must have shape (H, N), not "
@@ -159,8 +162,11 @@ def shared_balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[Diagonal
             "channel by itself, with bt-channel"
         )
     system.require_stable("balanced truncation")
+    check_kind(system)
     with torch.no_grad():
         system = promoted(system)
+        unit = system.unit().max()
+        system = system.times(1 / unit)
         row = system.select(0)
         # |b_n| = |c_n|, (N,)
         gain = system.residues.abs().square().sum(0).sqrt().sqrt()
@@ -170,7 +176,7 @@ def shared_balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[Diagonal
         Lq = cauchy_cholesky(row, C.mH.resolve_conj(), dual=True)
         U, sigma, Vh = torch.linalg.svd(Lq.mH @ Lp)
         if rank == system.modes:
-            return system, sigma
+            return system.times(unit), sigma * unit
         Zh, T, live = project(Lq, Lp, U[:, :rank], sigma[:rank], Vh.mH[:, :rank])
         n, mu = int(live), shifted_poles(row)
         values, X = torch.linalg.eig(Zh[:n] @ (mu[:, None] * T[:, :n]))
@@ -182,7 +188,7 @@ def shared_balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[Diagonal
         spare = mu[mu.real.argmin()].expand(rank - n)
         poles = torch.cat([values, spare]).expand(len(W), rank)
         W = torch.nn.functional.pad(W, (0, rank - n))
-        return assemble(system, poles, W, system.feedthrough), sigma
+        return assemble(system, poles, W, system.feedthrough).times(unit), sigma * unit
 
 
 def require_discrete(system: DiagonalLTI, what: str) -> None:
@@ -241,7 +247,7 @@ def limited_factor(system: DiagonalLTI, s: Tensor, length: int) -> Tensor:
 
     In the coordinates of `coordinates`; the binary digits of `length` say when one step is added.
     """
-    a = torch.log(system.poles) if system.log_poles is None else system.log_poles
+    a = system.logs
     F, m = s[..., None], 1
     for bit in bin(length)[3:]:
         F = _compressed(torch.cat([F, torch.exp(a * m)[..., None] * F], -1), system.real)
@@ -262,12 +268,12 @@ def bt_limited(system: DiagonalLTI, rank: int, length: int | None = None) -> Dia
     Raises as `bt_discrete`, and ValueError without a length of 2 or more.
     """
     require_discrete(system, "bt-limited sums over steps")
-    if not isinstance(length, int) or length < 2:
-        raise ValueError(f"bt-limited needs the number of steps, length=2 or more; got {length!r}")
+    rank = check_rank(rank, system.modes)
+    steps = whole_number(length, "the length that bt-limited needs", 2)
 
     def balance(part: DiagonalLTI, k: int) -> Balanced:
         s, Lp, sigma = factors(part)
-        Lp_limited = limited_factor(part, s, length)
+        Lp_limited = limited_factor(part, s, steps)
         return Balanced(sigma, *coordinates(part, s, Lp_limited, k, dual_factor(Lp)), discrete=True)
 
     return reduce_batch(system, rank, "balancing", balance, states_of(system, rank))[0]

@@ -10,13 +10,17 @@ The equations are in `systems`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from s4bt.reduction.powers import logarithms
 
 SHOWN = 3  # places listed in a message
 
@@ -37,10 +41,46 @@ def _places(bad: Tensor) -> str:
     return "first at " + "; ".join(_place(*index) for index in bad.nonzero()[:SHOWN].tolist())
 
 
+def as_tensor(x: Any) -> Tensor:
+    """A tensor as it is, and numbers, lists and arrays in the precision of NumPy."""
+    return x if isinstance(x, Tensor) else torch.from_numpy(np.array(x, order="C"))
+
+
 def per_batch(x: Any, like: Tensor) -> Tensor:
-    """A step, a number or of the batch shape (...), made ready to multiply `like` (..., N)."""
-    x = torch.as_tensor(x, dtype=like.real.dtype, device=like.device)
-    return x if x.dim() == 0 else x.unsqueeze(-1)
+    """A step, a number or of the batch shape (...), made ready to multiply `like` (..., N).
+
+    Raises ValueError if its shape does not fit, or it is not positive and finite.
+    """
+    step = as_tensor(x).to(like.device)
+    if step.is_complex() or not bool((torch.isfinite(step) & (step > 0)).all()):
+        raise ValueError(f"steps must be positive numbers; got {_shown(step)}")
+    step = step.to(like.real.dtype)
+    return step if step.dim() == 0 else _fitted(step, like.shape[:-1], "steps").unsqueeze(-1)
+
+
+def _shown(values: Tensor) -> str:
+    """A number, or the least of several."""
+    if values.dim() == 0 or values.is_complex():
+        return str(values.tolist())
+    return f"a smallest one of {float(values.min()):.3g}"
+
+
+def power_of_four(size: Tensor) -> Tensor:
+    """The power of four next to real numbers, 1 for zero."""
+    half = (torch.frexp(size).exponent - 1).div(2, rounding_mode="floor")
+    least = math.log2(torch.finfo(size.dtype).tiny) / 2
+    half = half.to(size.dtype).clamp(min=least)
+    return torch.where(size > 0, torch.exp2(half).square(), 1)
+
+
+def _fitted(x: Tensor, shape: torch.Size, name: str) -> Tensor:
+    """x in a shape.  Raises ValueError if it has another that does not broadcast to it."""
+    try:
+        return x.expand(shape)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name} of shape {tuple(x.shape)} do not fit; need {tuple(shape)}, or one number"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -56,7 +96,7 @@ class DiagonalBatch:
     feedthrough: Any = None
 
     def __post_init__(self) -> None:
-        poles, residues = torch.as_tensor(self.poles), torch.as_tensor(self.residues)
+        poles, residues = as_tensor(self.poles), as_tensor(self.residues)
         dtype = torch.promote_types(
             torch.promote_types(poles.dtype, residues.dtype), torch.complex64
         )
@@ -77,10 +117,17 @@ class DiagonalBatch:
                 raise ValueError(
                     f"{int(bad.sum())} of {bad.numel()} {name} are not finite; {_places(bad)}"
                 )
-        object.__setattr__(self, "poles", poles)
-        object.__setattr__(self, "residues", residues)
+        object.__setattr__(self, "poles", poles.resolve_conj())
+        object.__setattr__(self, "residues", residues.resolve_conj())
         if self.log_poles is not None:
-            object.__setattr__(self, "log_poles", self.log_poles.expand_as(poles))
+            logs = as_tensor(self.log_poles).to(poles).resolve_conj()
+            logs = _fitted(logs, poles.shape, "log_poles")
+            object.__setattr__(self, "log_poles", logs)
+        if self.dt is not None:
+            per_batch(self.dt, poles)
+            if getattr(self.dt, "shape", ()):
+                step = as_tensor(self.dt).to(poles.device)
+                object.__setattr__(self, "dt", step.expand(poles.shape[:-1]))
         object.__setattr__(self, "feedthrough", self._checked_feedthrough())
 
     def _checked_feedthrough(self) -> Tensor:
@@ -88,7 +135,7 @@ class DiagonalBatch:
         kind, batch = self.poles.real if self.real else self.poles, self.poles.shape[:-1]
         if self.feedthrough is None:
             return kind.new_zeros(()).expand(batch)
-        given = torch.as_tensor(self.feedthrough, device=kind.device)
+        given = as_tensor(self.feedthrough).to(kind.device)
         if given.is_complex() and self.real:
             if bool((given.imag != 0).any()):
                 raise ValueError("the feedthrough of a real system must be real")
@@ -96,7 +143,15 @@ class DiagonalBatch:
         if not bool(torch.isfinite(given).all()):
             bad = int((~torch.isfinite(given)).sum())
             raise ValueError(f"{bad} of {given.numel()} feedthroughs are not finite")
-        return given.to(kind.dtype).expand(batch)
+        return _fitted(given.to(kind.dtype), batch, "feedthroughs")
+
+    @property
+    def logs(self) -> Tensor:
+        """log lambda of a discrete system, (..., N): `log_poles`, or the logarithms of the poles.
+
+        A pole at 0 counts as the smallest positive number.
+        """
+        return logarithms(self.poles) if self.log_poles is None else self.log_poles
 
     @property
     def modes(self) -> int:
@@ -128,6 +183,20 @@ class DiagonalBatch:
         return replace(
             self, poles=poles, residues=residues, dt=dt, log_poles=logs, feedthrough=direct
         )
+
+    def unit(self) -> Tensor:
+        """A power of four (...), near the largest residue or feedthrough: 1 of a silent system.
+
+        Dividing by it changes no digit, and keeps squares from over- and underflowing.
+        """
+        with torch.no_grad():
+            size = torch.maximum(self.residues.abs().amax(-1), self.feedthrough.abs())
+            return power_of_four(size)
+
+    def times(self, gain: Tensor) -> Self:
+        """The systems with the output multiplied by a real number, or one (...) each."""
+        direct = self.feedthrough * gain
+        return replace(self, residues=self.residues * gain[..., None], feedthrough=direct)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """The same system in another dtype or on another device (arguments of torch.Tensor.to)."""
@@ -170,7 +239,11 @@ class DiagonalBatch:
                 "systems of different kinds (continuous or discrete, real or complex) have no "
                 "difference"
             )
-        steps = (torch.as_tensor(0 if one.dt is None else one.dt) for one in (self, other))
+        if self.batch != other.batch:
+            raise ValueError(
+                f"batches of shape {tuple(self.batch)} and {tuple(other.batch)} have no difference"
+            )
+        steps = (as_tensor(0 if one.dt is None else one.dt) for one in (self, other))
         if not torch.equal(*torch.broadcast_tensors(*steps)):
             raise ValueError("discrete systems with different steps have no difference")
         logs = None
@@ -188,9 +261,7 @@ class DiagonalBatch:
         """How far each pole is outside the stable region, (..., N), and what that number is."""
         if self.dt is None:
             return self.poles.real, "real part"
-        if self.log_poles is not None:
-            return self.log_poles.real, "log modulus"
-        return self.poles.abs() - 1, "modulus minus one"
+        return self.logs.real, "log modulus"
 
     def require_stable(self, what: str) -> None:
         """Raise UnstableSystem, with numbers and places, unless every pole is strictly stable."""
@@ -199,7 +270,6 @@ class DiagonalBatch:
         if bad.any():
             raise UnstableSystem(
                 f"{what} needs strictly stable poles, but {int(bad.sum())} of {bad.numel()} are "
-                f"not (largest {name} {float(excess.max()):.3g}; {_places(bad)}). Train with the "
-                "`exp` version of DSS, whose poles are stable by construction, or reduce with "
-                "unstable='keep', which reduces the stable part and keeps the rest."
+                f"not (largest {name} {float(excess.max()):.3g}; {_places(bad)}). `reduce` with "
+                "unstable='keep' reduces the stable part and keeps the rest."
             )

@@ -58,7 +58,7 @@ def reduce(
     entry = method_named(method)
     if unstable not in ("refuse", "keep"):
         raise ValueError(f"unstable is 'refuse' or 'keep', not {unstable!r}")
-    check_rank(rank, system.modes)
+    rank = check_rank(rank, system.modes)
     if dt is not None and system.dt is not None:
         raise ValueError(
             f"the system is discrete, with step {system.dt}; dt is for continuous ones"

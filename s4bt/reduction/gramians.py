@@ -15,12 +15,13 @@ All of it is done in float64 and complex128: single precision is promoted, with 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from s4bt.reduction.checks import warn
+from s4bt.reduction.diagonal import power_of_four
 from s4bt.reduction.systems import DiagonalLTI
 
 TINY = torch.finfo(torch.float64).tiny
@@ -34,13 +35,31 @@ class PrecisionWarning(UserWarning):
 def promoted(system: DiagonalLTI) -> DiagonalLTI:
     """The system in complex128; says so if it was not."""
     if system.poles.dtype != torch.complex128:
-        warnings.warn(
+        warn(
             f"{system.poles.dtype} was promoted to complex128; its poles and residues keep their "
             "seven digits",
             PrecisionWarning,
-            stacklevel=3,
         )
     return system.to(torch.complex128)
+
+
+def normalised(flat: DiagonalLTI) -> tuple[DiagonalLTI, Tensor, Tensor]:
+    """A flat batch with residues near 1 and, if continuous, poles near 1; gain (B) and rate.
+
+    `restored` is the inverse. Powers of four, so that no digit changes.
+    """
+    rate = flat.poles.real.new_ones(())
+    if flat.dt is None:
+        rate = power_of_four(flat.poles.abs().max())
+        flat = flat.map(lambda x: x / rate)
+    gain = flat.unit()
+    return flat.times(1 / gain), gain, rate
+
+
+def restored(flat: DiagonalLTI, gain: Tensor, rate: Tensor) -> DiagonalLTI:
+    """The inverse of `normalised`."""
+    louder = flat.times(gain)
+    return louder if flat.dt is not None else louder.map(lambda x: x * rate)
 
 
 def flattened(system: DiagonalLTI) -> DiagonalLTI:
@@ -61,16 +80,14 @@ def chunks(system: DiagonalLTI) -> tuple[Tensor, ...]:
     return members.split(max(1, CHUNK // system.order**2))
 
 
-def _differences(p: Tensor, a: Tensor | None, k: Tensor, discrete: bool) -> tuple[Tensor, Tensor]:
+def _differences(p: Tensor, a: Tensor | None, k: Tensor) -> tuple[Tensor, Tensor]:
     """lambda_i - lambda_k and D_ik of the pivot k (..., 1), both (..., N).
 
-    a: log lambda, or None. With it nothing cancels, however small a step is.
+    a: log lambda of a discrete system, with which nothing cancels, however small a step is.
     """
     pk = p.gather(-1, k)
-    if not discrete:
-        return p - pk, -(p + pk.conj())
     if a is None:
-        return p - pk, 1 - p * pk.conj()
+        return p - pk, -(p + pk.conj())
     ak = a.gather(-1, k)
     ahead = a.real > ak.real
     # the larger of the two poles outside
@@ -90,14 +107,11 @@ def cauchy_cholesky(system: DiagonalLTI, g: Tensor, dual: bool = False) -> Tenso
     g: (..., N, m).  dual: for the conjugate poles.  (Demmel 1999; Haut & Beylkin 2012)
     """
     *batch, N, m = g.shape
-    p, a = system.poles, system.log_poles
+    p, a = system.poles, None if system.dt is None else system.logs
     if dual:
         p = p.conj().resolve_conj()
         a = None if a is None else a.conj().resolve_conj()
-    if system.dt is None:
-        damping = -2 * p.real
-    else:
-        damping = 1 - p.abs() ** 2 if a is None else -torch.expm1(2 * a.real)
+    damping = -2 * p.real if a is None else -torch.expm1(2 * a.real)
     done = torch.zeros(*batch, N, dtype=torch.bool, device=g.device)
     columns = []
     for _ in range(N):
@@ -105,7 +119,7 @@ def cauchy_cholesky(system: DiagonalLTI, g: Tensor, dual: bool = False) -> Tenso
         weight = torch.view_as_real(g).square().sum((-1, -2)) / damping  # (..., N)
         d, k = weight.masked_fill(done, -1.0).max(-1, keepdim=True)
         d = d.clamp_min(TINY)
-        gap, D = _differences(p, a, k, system.dt is not None)
+        gap, D = _differences(p, a, k)
         F = gap / D
         done = done.scatter(-1, k, True)
         g_k = g.gather(-2, k[..., None].expand(*batch, 1, m))
@@ -169,9 +183,12 @@ def hankel_singular_values(system: DiagonalLTI) -> Tensor:
     """
     system.require_stable("balancing")
     flat = flattened(promoted(system))
+    unit = flat.unit()
+    flat = flat.times(1 / unit)
     tracked = flat.poles.requires_grad or flat.residues.requires_grad
     if tracked and torch.is_grad_enabled():
         sigma = _values(flat)
     else:
         sigma = torch.cat([_values(flat.select(i)) for i in chunks(flat)])
+    sigma = sigma * unit[:, None]
     return sigma.unflatten(0, system.batch) if system.batch else sigma[0]

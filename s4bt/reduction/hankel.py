@@ -3,7 +3,7 @@
 A, b, c    a balanced realisation, P = Q = S = diag(sigma)
 m          order that is kept; s0 = sigma[m], from 0, is the first discarded value
 S1         the other values; A1, b1, c1 the realisation without state m
-u          the sign with b[m] = -u conj(c[m])
+u          the sign with b = -u conj(c) in every state that has the value s0
 Gamma      S1^2 - s0^2
 
 The error of the system
@@ -22,10 +22,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from s4bt.reduction.projection import Balanced, Realisation, balanced_coordinates, reduce_batch
+from s4bt.reduction.projection import (
+    SAME,
+    Balanced,
+    Realisation,
+    balanced_coordinates,
+    reduce_batch,
+)
 from s4bt.reduction.systems import DiagonalLTI
 
-SAME = 1e-9  # singular values that differ by less than this share are one value
 ASIDE = 1 / 3  # an unstable pole for states that are left out: anything the selection drops
 STABLE = -0.5  # a stable pole for directions that are rounding
 
@@ -51,9 +56,13 @@ def to_discrete(A: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor
     return 2 * A @ back, 2**0.5 * (back @ b[..., None])[..., 0], 2**0.5 * (c[:, None] @ back)[:, 0]
 
 
-def matching_sign(b: Tensor, c: Tensor) -> Tensor:
-    """u (B) with b = -u conj(c) and |u| = 1, of the state that is matched: b, c (B)."""
-    u = torch.where(c == 0, 1, -b / torch.where(c == 0, 1, c.conj()))
+def matching_sign(b: Tensor, c: Tensor, group: Tensor) -> Tensor:
+    """u (B) with b = -u conj(c) and |u| = 1, of the states that are matched: b, c, group (B, n).
+
+    From the sum of b c = -u |c|^2 over the group, since one of its states may not be heard at all.
+    """
+    total = -(b * c).masked_fill(~group, 0).sum(-1)
+    u = torch.where(total == 0, 1, total)
     return u / u.abs()
 
 
@@ -95,7 +104,7 @@ class HankelOptimal(Balanced):
         A, b, c = (x[index] for x in self.continuous)
         sigma = self.values[index]
         s0 = torch.where(exact, 0, sigma[:, m])
-        u = matching_sign(b[:, m], c[:, m])
+        u = matching_sign(b, c, (sigma - s0[:, None]).abs() <= SAME * s0[:, None])
         keep = torch.arange(n, device=A.device) != m
         A1, b1, c1 = A[:, keep][:, :, keep], b[:, keep], c[:, keep]
         S1 = sigma[:, keep].to(A.dtype)

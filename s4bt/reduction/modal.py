@@ -1,31 +1,28 @@
 """Modal truncation: keep the modes that contribute most, each by itself.
 
-The H-infinity norm of a mode alone is |w_n| / -Re lambda_n, or |w_n| / (1 - |lambda_n|) if
-discrete.
+The H-infinity norm of a complex mode alone is |w_n| / -Re lambda_n, or |w_n| / (1 - |lambda_n|) if
+discrete. A mode of a real system is a pair of conjugate poles with w_n / 2 each, about half of that
+where it oscillates, or a real pole.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from s4bt.reduction.projection import check_rank
+from s4bt.reduction.projection import check_kind, check_rank
 from s4bt.reduction.systems import DiagonalLTI
 
 
 def modal_scores(system: DiagonalLTI) -> Tensor:
     """H-infinity norm of every mode alone, (..., N)."""
-    if system.dt is None:
-        damping = -system.poles.real
-    elif system.log_poles is None:
-        damping = 1 - system.poles.abs()
-    else:
-        damping = -torch.expm1(system.log_poles.real)
-    heard = system.residues
     if system.real:
-        # of a real pole, only the real part of the residue
-        heard = torch.where(system.poles.imag == 0, heard.real.to(heard.dtype), heard)
-    return heard.abs() / damping
+        one = replace(system, dt=None if system.dt is None else 1.0, feedthrough=None)
+        return one.map(lambda x: x[..., None], lambda x: x[..., None]).hinf_norm()
+    damping = -system.poles.real if system.dt is None else -torch.expm1(system.logs.real)
+    return system.residues.abs() / damping
 
 
 def modal(system: DiagonalLTI, rank: int) -> DiagonalLTI:
@@ -35,6 +32,7 @@ def modal(system: DiagonalLTI, rank: int) -> DiagonalLTI:
     `s4bt.reduction.ranks.layer_adaptive`.
     Raises ValueError if rank is not in 1..N, UnstableSystem if a pole is not strictly stable.
     """
-    check_rank(rank, system.modes)
+    rank = check_rank(rank, system.modes)
+    check_kind(system)
     system.require_stable("modal truncation")
     return system.take(modal_scores(system).topk(rank, -1).indices)

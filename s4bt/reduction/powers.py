@@ -18,16 +18,51 @@ from torch.autograd.function import once_differentiable
 # Powers smaller than this multiple of the smallest normal number count as zero: subnormal numbers
 # slow a CPU down several times. 2^20 leaves room for the products that follow.
 FLUSHED = 2.0**20
+NEAR_ONE = 0.5  # | |p|^2 - 1 | below which the logarithm is taken from it
 
 
-def powers(a: Tensor, k: Tensor) -> Tensor:
-    """exp(a k): (H, N) and real (M,) -> (H, M, N); 0 where it is near the smallest number."""
-    size = torch.exp(a.real[:, None] * k[:, None])
+def powers(a: Tensor, k: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """exp(a k): (H, N) and real (M,) -> (H, M, N); 0 where it is near the smallest number.
+
+    dtype: of the result, that of a unless given. Exponents in double precision keep the phase of
+    single powers right however large k is.
+    """
+    real = (a if dtype is None else torch.empty((), dtype=dtype)).real.dtype
     angle = a.imag[:, None] * k[:, None]
+    if angle.dtype != real:
+        angle = torch.remainder(angle, 2 * math.pi)
+    size, angle = torch.exp((a.real[:, None] * k[:, None]).to(real)), angle.to(real)
     least = torch.finfo(size.dtype).tiny * FLUSHED
     torch.nn.functional.threshold(size, least, 0.0, inplace=True)
     # five times as fast as torch.polar
     return torch.complex(size * torch.cos(angle), size * torch.sin(angle))
+
+
+def _square(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x^2 of doubles as a sum of two, exactly.  (Dekker 1971)"""
+    big = x * (2.0**27 + 1)
+    high = big - (big - x)
+    low, square = x - high, x * x
+    return square, ((high * high - square) + 2 * high * low) + low * low
+
+
+def log_modulus(p: Tensor) -> Tensor:
+    """log |p| of complex128 numbers other than 0, to full relative accuracy also near |p| = 1.
+
+    log |p| = log1p(|p|^2 - 1) / 2, with |p|^2 - 1 free of cancellation.
+    """
+    parts = torch.view_as_real(p.resolve_conj()).abs()
+    (large, rest), (small, more) = _square(parts.amax(-1)), _square(parts.amin(-1))
+    excess = ((large - 1) + small) + (rest + more)
+    near = excess.abs() < NEAR_ONE
+    return torch.where(near, torch.log1p(torch.where(near, excess, 0)) / 2, torch.log(p.abs()))
+
+
+def logarithms(p: Tensor) -> Tensor:
+    """log p of discrete poles, where 0 counts as the smallest positive number; differentiable."""
+    a = torch.log(torch.where(p == 0, torch.finfo(p.dtype).tiny, p))
+    exact = torch.where(p == 0, a.real, log_modulus(p.detach().to(torch.complex128)).to(a.real))
+    return torch.complex(a.real + (exact - a.real).detach(), a.imag)
 
 
 def planes(z: Tensor) -> Tensor:
@@ -57,10 +92,10 @@ class PowerSum(torch.autograd.Function):
         I = -(-length // T)
         k = torch.arange(max(I, T), device=a.device, dtype=a.real.dtype)
         k = torch.cat([T * k[:I], k[:T]])
-        p = powers(a, k)
+        p = powers(a, k, w.dtype)
         outer = p[:, :I]  # (H, I, N)
         inner = planes(p[:, I:])  # (H, T, 2N)
-        ctx.length = length
+        ctx.length, ctx.dtype, k = length, a.dtype, k.to(w.real.dtype)
         ctx.save_for_backward(w, outer, inner, k)
         return (planes((w[:, None] * outer).conj()) @ inner.mT).flatten(1)[:, :length]
 
@@ -76,12 +111,14 @@ class PowerSum(torch.autograd.Function):
         # over i: l exp(a l) = (i T + j) exp(a l)
         plain = outer * sums[:, :I]
         times = torch.addcmul(outer * sums[:, I:], plain, k[:I, None].to(plain.dtype)).sum(1)
-        return torch.conj_physical(w * times), torch.conj_physical(plain.sum(1)), None
+        grad_a = torch.conj_physical(w * times).to(ctx.dtype)
+        return grad_a, torch.conj_physical(plain.sum(1)), None
 
 
 def power_sum(a: Tensor, w: Tensor, length: int) -> Tensor:
     """Re sum_n w_n exp(a_n l) for l = 0 .. length - 1 and Re a_n <= 0.
 
-    a, w: (H, N).  Returns (H, length).  No (H, N, length) array is made.
+    a, w: (H, N).  Returns (H, length) in the precision of w; a may have a higher one.  No
+    (H, N, length) array is made.
     """
     return PowerSum.apply(a, w, length)

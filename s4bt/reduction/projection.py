@@ -20,17 +20,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from s4bt.reduction.checks import warn, whole_number
 from s4bt.reduction.gramians import (
     chunks,
     flattened,
     hankel_singular_values,
+    normalised,
     promoted,
+    restored,
     symmetric_factor,
 )
 from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
 
 # Directions with a smaller share of the largest Hankel singular value are rounding: left out.
 ROUNDING = 1e-13
+# Hankel singular values that differ by less than this share are one value.
+SAME = 1e-9
+LOOKS_DISCRETE = 0.5  # a largest modulus from here to 1 is taken for that of discrete poles
 # A direction with at least this share matters: that it turned unstable is an error, not rounding.
 MATTERS = 1e-8
 # Below this modulus log |1 + mu| is taken from |1 + mu| itself: only near 1 does that cancel.
@@ -38,10 +44,26 @@ FAR_FROM_ONE = 0.5
 SMALLEST_MODULUS = 1e-300
 
 
-def check_rank(rank: int, largest: int) -> None:
-    """Raise ValueError unless rank is a whole number in 1..largest."""
-    if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= largest:
-        raise ValueError(f"rank must be a whole number from 1 to N = {largest}; got {rank!r}")
+def check_rank(rank: int, largest: int) -> int:
+    """The rank as an int.  Raises ValueError unless it is a whole number in 1..largest."""
+    return whole_number(rank, "rank", 1, largest, "N = ")
+
+
+def check_kind(system: DiagonalLTI) -> None:
+    """Warn if the poles of a continuous system look like those of a discrete one.
+
+    Those of a layer lie inside the unit circle, and the slowest are near it.
+    """
+    if system.dt is None and LOOKS_DISCRETE < float(system.poles.detach().abs().max()) < 1:
+        warn(
+            "all poles lie inside the unit circle and no step is given, so they are reduced as "
+            "poles of a continuous system; if they are those of a discrete one, say so with dt=1",
+            DomainWarning,
+        )
+
+
+class DomainWarning(UserWarning):
+    """A continuous system has the poles of a discrete one."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +106,7 @@ def shifted_poles(system: DiagonalLTI) -> Tensor:
     """mu, (..., N)."""
     if system.dt is None:
         return system.poles
-    return system.poles - 1 if system.log_poles is None else torch.expm1(system.log_poles)
+    return torch.expm1(system.logs)
 
 
 def states_of(system: DiagonalLTI, rank: int) -> int:
@@ -209,6 +231,12 @@ def assemble(
     return replace(like, poles=poles, residues=residues, log_poles=logs, feedthrough=feedthrough)
 
 
+def _around(sigma: Tensor, order: int) -> tuple[Tensor, Tensor]:
+    """The last value kept and the first discarded one, 0 if there is none, (B) each."""
+    padded = torch.nn.functional.pad(sigma, (0, 1))
+    return padded[:, order - 1], padded[:, order]
+
+
 def _modes(small: Realisation) -> tuple[Tensor, Tensor]:
     """Eigenvalues of A, and the residues of c (sI - A)^-1 b, (B, m) each."""
     values, X = torch.linalg.eig(small.A)
@@ -239,7 +267,9 @@ def diagonalise(system: DiagonalLTI, balanced: Balanced, rank: int) -> DiagonalL
         values, w = _modes(small)
         stable = inside(values, balanced.discrete)
         broken = (stable.sum(-1) != order) & small.allowed
-        matters = balanced.sigma[index, order - 1] > MATTERS * balanced.sigma[index, 0]
+        last, after = _around(balanced.sigma[index], order)
+        matters = (last > MATTERS * balanced.sigma[index, 0]) & (after < last * (1 - SAME))
+        # between equal singular values a truncation need not be stable: a lower order is taken
         if (broken & matters).any():
             raise UnstableSystem(
                 f"rounding made a reduced system of order {order} unstable: its poles are too "
@@ -282,19 +312,21 @@ def reduce_batch(
     whose `reduced` is the method; states: k, all of them if None.
     Returns (reduced system, Hankel singular values). Full rank: the system itself.
     """
-    check_rank(rank, system.modes)
+    rank = check_rank(rank, system.modes)
     system.require_stable(what)
+    check_kind(system)
     if rank == system.modes:
         return promoted(system), hankel_singular_values(system)
     with torch.no_grad():
-        flat, reduced, sigma = flattened(promoted(system)), [], []
+        flat, gain, rate = normalised(flattened(promoted(system)))
+        reduced, sigma = [], []
         for index in chunks(flat):
             part = flat.select(index)
             balanced = balance(part, states or part.order)
             reduced.append(diagonalise(part, balanced, rank))
             sigma.append(balanced.sigma)
-    whole = joined(reduced).unflatten(system.batch)
-    values = torch.cat(sigma)
+    whole = restored(joined(reduced), gain, rate).unflatten(system.batch)
+    values = torch.cat(sigma) * gain[:, None]
     shaped = replace(whole, dt=system.dt, feedthrough=system.feedthrough + whole.feedthrough)
     return shaped, values.reshape(*system.batch, values.shape[-1])
 

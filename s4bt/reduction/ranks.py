@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from s4bt.reduction.balanced import bt_discrete, error_bounds, order_kept
+from s4bt.reduction.checks import whole_number
 from s4bt.reduction.gramians import hankel_singular_values
 from s4bt.reduction.modal import modal_scores
 from s4bt.reduction.systems import DiagonalLTI
@@ -32,6 +33,11 @@ def _smallest(good: Tensor, largest: int) -> int:
     return int(good.nonzero()[0, 0]) + 1 if bool(good.any()) else largest
 
 
+def _unit(kernel: DiagonalLTI) -> DiagonalLTI:
+    """A layer with residues near 1: its squares neither over- nor underflow."""
+    return kernel.times(1 / kernel.unit().max())
+
+
 def _check_share(value: float, name: str) -> None:
     if not 0 < value < 1:
         raise ValueError(f"{name} must lie between 0 and 1, got {value}")
@@ -39,11 +45,7 @@ def _check_share(value: float, name: str) -> None:
 
 def _check_total(total: int, kernels: list[DiagonalLTI]) -> None:
     most = sum(kernel.modes for kernel in kernels)
-    if not isinstance(total, int) or not len(kernels) <= total <= most:
-        raise ValueError(
-            f"a budget for {len(kernels)} layers is a whole number of states from {len(kernels)} "
-            f"to {most}; got {total!r}"
-        )
+    whole_number(total, f"the states of {len(kernels)} layers together", len(kernels), most)
 
 
 def _rank_for_bound(kernel: DiagonalLTI, share: float) -> int:
@@ -82,7 +84,7 @@ def by_energy(share: float) -> Rule:
     def rule(kernels: list[DiagonalLTI], spectra: list[Tensor] | None = None) -> list[int]:
         found = []
         for kernel in kernels:
-            energy = hankel_singular_values(kernel).square().sum(0)
+            energy = hankel_singular_values(_unit(kernel)).square().sum(0)
             enough = energy.cumsum(0)[1::2] >= share * energy.sum()
             found.append(_smallest(enough, kernel.modes))
         return found
@@ -115,7 +117,7 @@ def _lower_hull(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 def _error_curve(kernel: DiagonalLTI, spectrum: Tensor | None) -> list[tuple[int, float]]:
     """(rank, relative error of bt-discrete) on the lower convex hull."""
-    ranks = [r for r in LOOKED_AT if r < kernel.modes]
+    kernel, ranks = _unit(kernel), [r for r in LOOKED_AT if r < kernel.modes]
     # a silent layer has no error
     whole = _energy(kernel, spectrum) or 1.0
     points = [(r, _energy(kernel - bt_discrete(kernel, r), spectrum) / whole) for r in ranks]
@@ -164,7 +166,7 @@ def layer_adaptive(total: int) -> Rule:
         _check_total(total, kernels)
         ranked = []
         for layer, kernel in enumerate(kernels):
-            norm = modal_scores(kernel).square().sort(-1, descending=True).values.sum(0)
+            norm = modal_scores(_unit(kernel)).square().sort(-1, descending=True).values.sum(0)
             score = torch.where(norm > 0, norm / norm.cumsum(0), 0)
             ranked += [(float(s), -layer) for s in score[1:]]
         ranks = [1] * len(kernels)

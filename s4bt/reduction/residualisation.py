@@ -40,15 +40,19 @@ class Residualised(Balanced):
         b2, c2 = self.b[index, m:, None], self.c[index, None, m:]
         # A22^-1 (A21, b2)
         solved = A22.new_zeros(len(index), 0, m + 1)
+        allowed = torch.ones(len(index), dtype=torch.bool, device=index.device)
         if n > m:
-            solved = torch.linalg.solve(A22, torch.cat([A21, b2], -1))
+            solved, info = torch.linalg.solve_ex(A22, torch.cat([A21, b2], -1))
+            # singular only between equal singular values
+            allowed = info == 0
+            solved = torch.where(allowed[:, None, None], solved, 0)
         of_state, of_input = solved[..., :m], solved[..., m:]
         return Realisation(
             A[:, :m, :m] - A12 @ of_state,
             b[:, :m] - (A12 @ of_input)[..., 0],
             c[:, :m] - (c2 @ of_state)[:, 0],
             -(c2 @ of_input)[:, 0, 0],
-            torch.ones(len(index), dtype=torch.bool, device=index.device),
+            allowed,
         )
 
 

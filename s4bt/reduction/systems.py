@@ -26,7 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s4bt.reduction.diagonal import DiagonalBatch, UnstableSystem, per_batch
+from s4bt.reduction.checks import whole_number
+from s4bt.reduction.diagonal import DiagonalBatch, UnstableSystem, as_tensor, per_batch
 from s4bt.reduction.peaks import highest_peak
 from s4bt.reduction.powers import power_sum
 
@@ -75,23 +76,14 @@ class DiagonalLTI(DiagonalBatch):
         """h[k], k = 0 .. length - 1, (..., length); of a continuous system h(t) at t = 0, 1, 2, …
 
         No (..., N, length) array is made; see `power_sum`.
+        Raises ValueError unless the length is a whole number of 1 or more.
         """
-        rows, w = self.poles.reshape(-1, self.modes), self.residues.reshape(-1, self.modes)
-        logs = self.poles if self.dt is None else self.log_poles
-        first = None
-        if logs is not None:
-            a = logs.reshape(rows.shape)
-        else:
-            # a pole at zero is heard in h[0] only: 0^0 = 1
-            zero = rows == 0
-            a, first = torch.log(torch.where(zero, 1, rows)), torch.where(zero, w, 0).sum(-1)
-            w = torch.where(zero, 0, w)
+        length = whole_number(length, "length", 1)
+        a = (self.poles if self.dt is None else self.logs).reshape(-1, self.modes)
+        w = self.residues.reshape(-1, self.modes)
         h = power_sum(a, w, length)
         if not self.real:
             h = torch.complex(h, power_sum(a, -1j * w, length))
-        if first is not None:
-            first = first.real if self.real else first
-            h = torch.cat([h[:, :1] + first[:, None], h[:, 1:]], -1)
         h = h.reshape(*self.batch, length)
         if self.dt is not None:
             h = torch.cat([h[..., :1] + self.feedthrough[..., None], h[..., 1:]], -1)
@@ -99,7 +91,7 @@ class DiagonalLTI(DiagonalBatch):
 
     def frequency_response(self, omega: Any) -> Tensor:
         """G (..., M) at angular frequencies omega (M,) or (..., M), radians per unit of time."""
-        omega = torch.as_tensor(omega, dtype=self.poles.real.dtype, device=self.poles.device)
+        omega = as_tensor(omega).to(self.poles.real)
         full = self.with_conjugates()
         gain = (full.residues[..., None, :] @ full._resolvents(omega))[..., 0, :]
         return gain + self.feedthrough[..., None]
@@ -109,7 +101,8 @@ class DiagonalLTI(DiagonalBatch):
         if self.dt is None:
             return 1 / (1j * omega[..., None, :] - self.poles[..., None])
         theta = omega * per_batch(self.dt, self.poles)
-        return 1 / (1 - self.poles[..., None] * torch.exp(-1j * theta)[..., None, :])
+        # 1 - lambda e^{-i theta}, with all digits also where it is small
+        return -1 / torch.expm1(self.logs[..., None] - 1j * theta[..., None, :])
 
     def h2_norm(self) -> Tensor:
         """(integral of |h|^2)^(1/2), or the root of the sum of |h[k]|^2 if discrete; shape (...).
@@ -127,21 +120,18 @@ class DiagonalLTI(DiagonalBatch):
                 "first"
             )
         full = self.with_conjugates()
-        p, w = full.poles, full.residues
-        if self.dt is None:
-            denominator = -(p[..., :, None] + p[..., None, :].conj())
-        elif full.log_poles is not None:
-            denominator = -torch.expm1(
-                full.log_poles[..., :, None] + full.log_poles[..., None, :].conj()
-            )
-        else:
-            denominator = 1 - p[..., :, None] * p[..., None, :].conj()
+        unit = self.unit()
+        w, direct = full.residues / unit[..., None], self.feedthrough / unit
+        a = full.poles if self.dt is None else full.logs
+        denominator = -(a[..., :, None] + a[..., None, :].conj())
+        if self.dt is not None:
+            denominator = -torch.expm1(-denominator)
         energy = (w[..., :, None] * w[..., None, :].conj() / denominator).sum((-2, -1)).real
         # without a feedthrough nothing is added, not even rounding
-        if bool((self.feedthrough != 0).any()):
+        if bool((direct != 0).any()):
             first = w.sum(-1)
-            energy = energy + (first + self.feedthrough).abs() ** 2 - first.abs() ** 2
-        return energy.clamp(min=0).sqrt()
+            energy = energy + (first + direct).abs() ** 2 - first.abs() ** 2
+        return energy.clamp(min=0).sqrt() * unit
 
     def hinf_norm(self, joint: bool = False, points: int = 8, zooms: int = 7) -> Tensor:
         """max over omega of |G(i omega)|, shape (...), in units of the gain.
@@ -149,24 +139,29 @@ class DiagonalLTI(DiagonalBatch):
         joint: a batch (H, N) holds the outputs of one system with shared poles, |G| is their root
         of the sum of squares, and the result is one number. points: samples on each side of a pole;
         zooms: refinements of the eight highest peaks, each divides the bracket by eight.
-        Raises UnstableSystem.
+        Raises UnstableSystem, and ValueError if joint rows do not share their poles.
         """
         self.require_stable("the H-infinity norm")
+        points, zooms = whole_number(points, "points", 1), whole_number(zooms, "zooms", 0)
+        unit = self.unit()
         if joint:
-            return self._peak(points, zooms, joint=True)
-        rows = self.flatten()
+            if not torch.equal(self.poles, self.poles[:1].expand_as(self.poles)):
+                raise ValueError("joint=True is for rows that share their poles; these do not")
+            unit = unit.max()
+            return self.times(1 / unit)._peak(points, zooms, joint=True) * unit
+        rows = self.times(1 / unit).flatten()
         samples = (2 * points + 1) * self.modes + EVEN_SAMPLES
         size = max(1, SAMPLES_AT_ONCE // (samples * self.order))
         parts = torch.arange(len(rows.poles), device=self.poles.device).split(size)
         peaks = torch.cat([rows.select(i)._peak(points, zooms) for i in parts])
-        return peaks.reshape(self.batch)
+        return peaks.reshape(self.batch) * unit
 
     def _first_samples(self, points: int, joint: bool) -> Tensor:
         """Frequencies (B, M), or (1, M) if joint, at which `hinf_norm` samples first."""
         if self.dt is None:
             centre, width = self.poles.imag, -self.poles.real
         else:
-            a = torch.log(self.poles) if self.log_poles is None else self.log_poles
+            a = self.logs
             centre = torch.angle(torch.exp(1j * a.imag))
             width = (-a.real).clamp(max=LARGEST_DAMPING)
         if joint:
@@ -205,15 +200,11 @@ class DiagonalLTI(DiagonalBatch):
         """Zero-order hold: poles exp(lambda dt), residues w (exp(lambda dt) - 1) / lambda.
 
         (Gupta et al. 2022, prop. 1)  dt: positive number or tensor of the batch shape.
-        Raises ValueError for a discrete system or a step <= 0.
+        Raises ValueError for a discrete system, and for steps that are not positive or do not fit.
         """
         if self.dt is not None:
             raise ValueError(f"the system is discrete already, with step {self.dt}")
         step = per_batch(dt, self.poles)
-        if not bool((step > 0).all()):
-            raise ValueError(
-                f"the step must be positive, got a smallest one of {float(step.min()):.3g}"
-            )
         a, constant = self.poles * step, self.poles == 0
         ratio = torch.where(
             constant, step.to(a.dtype), torch.expm1(a) / torch.where(constant, 1, self.poles)
@@ -231,10 +222,8 @@ class DiagonalLTI(DiagonalBatch):
         if self.dt is None:
             raise ValueError("the system is continuous already")
         gone = self.poles == 0
-        p, step = torch.where(gone, 0.5, self.poles), per_batch(self.dt, self.poles)
-        a = torch.log(p)
-        if self.log_poles is not None:
-            a = torch.where(gone, a, self.log_poles)
+        step = per_batch(self.dt, self.poles)
+        a = torch.where(gone, -1.0, self.logs)
         residues, direct = self.residues.masked_fill(gone, 0), self.feedthrough
         if gone.any():
             first = self.residues.masked_fill(~gone, 0).sum(-1)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from s4bt.reduction.diagonal import as_tensor
 from s4bt.reduction.projection import joined
 from s4bt.reduction.systems import DiagonalLTI
 
@@ -50,7 +51,7 @@ def _of_channels(option: Any, index: Tensor, system: DiagonalLTI) -> Any:
     """What of an option belongs to some channels: their rows, if it is an array (H, ...)."""
     if not isinstance(option, np.ndarray | Tensor):
         return option
-    option = torch.as_tensor(option, device=index.device)
+    option = as_tensor(option).to(index.device)
     if len(option) != len(system.poles):
         raise ValueError(f"{len(option)} rows of an option for {len(system.poles)} channels")
     return option[index]

@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 
 from s4bt.reduction.balanced import balanced_truncation
-from s4bt.reduction.gramians import flattened, promoted
+from s4bt.reduction.checks import not_negative, whole_number
+from s4bt.reduction.gramians import flattened, normalised, promoted, restored
+from s4bt.reduction.projection import check_kind, check_rank
 from s4bt.reduction.systems import DiagonalLTI
 
 # A real pole has no imaginary part to fit: what is shorter than this share of it is rounding.
@@ -44,7 +46,6 @@ RIDGE = 1e-12  # of the largest diagonal entry, for directions that nothing depe
 MEMORIES = 20  # a mode may be so many times slower or faster than all modes of the system
 IMPULSE = 40.0  # damping per step: exp(-40) is an impulse
 CONSTANT = 1e-3  # decay over the whole sequence: a constant
-ZERO_POLE = 1e-17  # stands for a discrete pole at zero, which has no logarithm
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,12 @@ def _better(new: Point, old: Point) -> tuple[Point, Tensor]:
 
 
 def minimise(problem: Problem, a: Tensor, iterations: int) -> Point:
-    """At most so many Levenberg-Marquardt steps from a (B, r); every step taken is downhill."""
+    """At most so many Levenberg-Marquardt steps from a (B, r); every step taken is downhill.
+
+    Raises ValueError if their number is not whole, or `rounding` is negative or not finite.
+    """
+    not_negative(problem.rounding, "rounding")
+    iterations = whole_number(iterations, "iterations", 0)
     low, high = (math.log(x) for x in problem.damping_range)
     point = evaluate(problem, torch.log(-a.real).clamp(low, high), a.imag)
     mu, tiny = torch.full_like(point.f, FIRST_MU), torch.finfo(point.f.dtype).tiny
@@ -194,9 +200,7 @@ def exponents(system: DiagonalLTI) -> Tensor:
     """The exponents a of a system, (B, r)."""
     if system.dt is None:
         return system.poles
-    if system.log_poles is not None:
-        return system.log_poles
-    return torch.log(torch.where(system.poles == 0, ZERO_POLE, system.poles))
+    return system.logs
 
 
 def damping_range(system: DiagonalLTI, length: int | None = None) -> tuple[float, float]:
@@ -305,11 +309,14 @@ def fitted(
 
     Full rank: the system itself. Raises as `balanced_truncation`.
     """
+    rank = check_rank(rank, system.modes)
     if rank == system.modes:
         system.require_stable("balancing")
         return promoted(system)
-    start, _ = balanced_truncation(replace(system, feedthrough=None), rank)
+    check_kind(system)
+    flat, gain, rate = normalised(flattened(promoted(system)))
+    start, _ = balanced_truncation(flat, rank)
     with torch.no_grad():
-        reduced = fit(flattened(promoted(system)), flattened(start))
-    shaped = reduced.unflatten(system.batch)
+        reduced = fit(flat, start)
+    shaped = restored(reduced, gain, rate).unflatten(system.batch)
     return replace(shaped, dt=system.dt, feedthrough=shaped.feedthrough + system.feedthrough)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from s4bt.reduction.balanced import bt_limited, require_discrete
+from s4bt.reduction.diagonal import as_tensor, power_of_four
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
     Problem,
@@ -96,13 +97,18 @@ def fit_weighted(
 
 
 def checked_spectrum(system: DiagonalLTI, spectrum: Tensor | None) -> Tensor:
-    """The spectrum in float64 on the system's device.  Raises ValueError if it does not fit."""
+    """The spectrum in float64 on the system's device, near 1; the fit does not see its size.
+
+    Raises ValueError if it does not fit.
+    """
     if spectrum is None:
         raise ValueError(
-            "weighted needs the spectrum of the layer's inputs, (H, L + 1): give compress(..., "
-            "calibration=) some sequences"
+            "weighted needs the spectrum of the layer's inputs, (H, L + 1), as the option "
+            "`spectrum`; `compress` measures it on the sequences of `calibration`"
         )
-    S = torch.as_tensor(spectrum, device=system.poles.device)
+    S = as_tensor(spectrum).to(system.poles.device)
+    if S.is_complex():
+        raise ValueError("a spectrum holds squared moduli, which are real; this one is complex")
     one_batch = len(system.batch) == 1
     if (
         not system.real
@@ -121,7 +127,8 @@ def checked_spectrum(system: DiagonalLTI, spectrum: Tensor | None) -> Tensor:
             f"the spectrum of {int(bad.sum())} of {len(S)} channels is zero, negative or not "
             f"finite; the first is channel {int(bad.nonzero()[0, 0])}"
         )
-    return S.to(torch.float64)
+    S = S.to(torch.float64)
+    return S / power_of_four(S.amax(-1))[:, None]
 
 
 def weighted(

@@ -37,7 +37,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx.ex
 # Lessons have no outputs and are executed here; the study's notebooks have been.
 nb_execution_mode = "auto"
 nb_execution_excludepatterns = ["results/laptop/*/*.ipynb"]
-nb_execution_timeout = 300
+nb_execution_timeout = 1800  # what only a hang reaches
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "amsmath"]

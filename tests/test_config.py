@@ -3,7 +3,8 @@
 import re
 
 import pytest
-import yaml
+from dvc.utils.serialize import parse_yaml
+from ruamel.yaml import YAML
 
 from s4bt.files import UserError, atomic_path, digest
 from s4bt.reduction.methods import METHODS
@@ -121,7 +122,7 @@ def test_unknown_names_list_the_known_ones(tmp_path):
 
 
 def test_every_key_of_every_scale_is_documented_by_its_class():
-    for scale, section in yaml.safe_load(TEXT).items():
+    for scale, section in YAML(typ="safe").load(TEXT).items():
         assert load_scale(scale).model_dump(exclude_unset=True) == section
 
 
@@ -139,3 +140,52 @@ def test_a_digest_sees_names_and_contents(tmp_path):
     before = digest(tmp_path)
     (tmp_path / "a").rename(tmp_path / "b")
     assert digest(tmp_path) != before
+
+
+@pytest.mark.parametrize(
+    "text, line, message",
+    [
+        ("quick:\n  a: 1\n  b: 2\n  a: 3\n", 4, 'duplicate key "a", in the section .* line 2'),
+        ("quick: {}\nquick: {}\n", 2, 'duplicate key "quick"'),
+        ("quick:\n  a: [1, 2\n", None, "is not valid YAML"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused_with_both_lines(tmp_path, text, line, message):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_scale("quick", path)
+    assert line is None or f"params.yaml, line {line}: " in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"quick:\n  a: 1\n  b: \xe4\n")
+    with pytest.raises(UserError, match="params.yaml, line 3: byte 0xe4 is not UTF-8"):
+        load_scale("quick", path)
+
+
+@pytest.mark.parametrize(
+    "value, read",
+    [("010", 10), ("0o10", 8), ("1_000", 1000), ("1e3", None), ("true", None), ("8.0", None)],
+)
+def test_whole_numbers_are_read_as_dvc_reads_them(tmp_path, value, read):
+    path, line = changed(tmp_path, "evaluations: 8", f"evaluations: {value}")
+    assert parse_yaml(path.read_text(), path) == YAML(typ="safe").load(path)
+    if read is None:
+        with pytest.raises(UserError, match=rf"line {line}: .*evaluations: .*valid integer"):
+            load_scale("laptop", path)
+    else:
+        assert load_scale("laptop", path).tasks.listops.pretrain.evaluations == read
+
+
+@pytest.mark.parametrize(
+    "value, read", [("1e-3", 1e-3), (".5", 0.5), (".inf", None), (".nan", None), ("true", None)]
+)
+def test_numbers_are_read_as_dvc_reads_them(tmp_path, value, read):
+    path, line = changed(tmp_path, "lr: [0.01]", f"lr: [{value}]")
+    if read is None:
+        with pytest.raises(UserError, match=rf"line {line}: .*lr.0: "):
+            load_scale("laptop", path)
+    else:
+        assert load_scale("laptop", path).tasks.listops.pretrain.lr == [read]

@@ -417,18 +417,10 @@ def test_exercises_run_before_they_are_solved_and_solutions_solve_them(book, pat
     assert set(open_.values()) == {"not yet"} and set(solved.values()) == {"solved"}
 
 
-def test_no_lesson_takes_long_also_when_two_run_at_once(book):
-    seconds = {
-        name: float(s)
-        for name, s in re.findall(
-            r"notebooks/lessons/(\d\d)_\w+\.ipynb\S* Executed notebook in ([\d.]+) seconds",
-            re.sub(r"\x1b\[[\d;]*m", "", book[1]),
-        )
-    }
-    print("seconds of the lessons:", seconds)
-    assert (
-        len(seconds) == 11 and max(seconds.values()) < 270
-    )  # only a hang takes so long: alone on one core the longest takes 44 s
+def test_every_lesson_is_run_for_the_site(book):
+    text = re.sub(r"\x1b\[[\d;]*m", "", book[1])
+    found = re.findall(r"notebooks/lessons/(\d\d)_\w+\.ipynb\S* Executed notebook in ", text)
+    assert len(set(found)) == 11
 
 
 def pages(folder):

@@ -211,7 +211,10 @@ def test_expm1_of_pytorch_keeps_its_digits_near_zero():
 
 @pytest.mark.parametrize("N", [4, 64])
 def test_long_kernels_in_single_precision_keep_their_phase(N):
-    """The local error does not grow with l: exponents are in double precision."""
+    """The local error does not grow with l, because exponents are in double precision.
+
+    In chunks it grows with their number: their factor is rounded once, and multiplied each time.
+    """
     layer, L = DSS(2, N), 2**17
     with torch.no_grad():
         layer.log_dt.fill_(np.log(0.01))
@@ -219,9 +222,9 @@ def test_long_kernels_in_single_precision_keep_their_phase(N):
         exact = layer.to_lti().discretize(layer.dt()).impulse_response(L)
         y = layer(torch.nn.functional.one_hot(torch.tensor(0), L).float().expand(1, 2, L))[0]
     y[:, 0] -= layer.D.detach()
-    for kernel in (layer.kernel(L).detach(), y):
-        for start in (0, 2**14, 2**16):
+    for kernel, at_start, per_step in ((layer.kernel(L).detach(), 2e-6, 0), (y, 2e-5, 4e-9)):
+        for start in (0, 2**14, 2**16, 2**17 - 2**12):
             part = slice(start, start + 2**12)
             size = exact[:, part].abs().amax(-1)
             error = (kernel[:, part] - exact[:, part]).abs().amax(-1)
-            assert bool((error < 3e-5 * size).all()), (start, error / size)
+            assert bool((error < (at_start + per_step * start) * size).all()), (start, error / size)

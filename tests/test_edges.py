@@ -179,7 +179,9 @@ def test_whole_numbers_of_every_library_are_whole_numbers(two):
     assert DSS(two, two).W.shape == (2, 2, 2)
 
 
-@pytest.mark.parametrize("other", [2.0, True, np.float64(2), np.True_, torch.tensor(True), "2", None])
+@pytest.mark.parametrize(
+    "other", [2.0, True, np.float64(2), np.True_, torch.tensor(True), "2", None]
+)
 def test_what_is_no_whole_number_is_refused(other):
     kernel = DSS(2, 6).to_lti().discretize(0.1)
     for call in (
@@ -240,7 +242,9 @@ def test_arrays_of_numpy_and_lists_are_taken_in_double_precision():
         system = DiagonalLTI(
             np.array([-1 + 2j, -3 + 0.1j])[::-1], [1.0, 0.5], np.array(0.1), True, None, 0.1
         )
-        small = reduce(DiagonalLTI([-1 + 2j, -3.0], np.ones(2), feedthrough=np.float64(0.1)), 1, "h2")
+        small = reduce(
+            DiagonalLTI([-1 + 2j, -3.0], np.ones(2), feedthrough=np.float64(0.1)), 1, "h2"
+        )
     assert system.poles.dtype == torch.complex128 and float(system.feedthrough) == 0.1
     assert small.modes == 1
     logs = DiagonalLTI(np.exp([-0.1 + 1j]), [1.0], 1, True, np.array([-0.1 + 1j]))

@@ -11,7 +11,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import nbformat
 import pandas as pd
@@ -44,9 +43,7 @@ def quick(clone):
         "make --no-print-directory --dry-run --always-make quick VENV=/nonexistent", clone
     )
     lines = recipe[recipe.index("dvc repro data/dvc.yaml") :].strip()
-    start = time.monotonic()
-    output = good(f"set -e\n{lines}", clone)
-    return clone, output, time.monotonic() - start
+    return clone, good(f"set -e\n{lines}", clone)
 
 
 def imported(source, task=None):
@@ -199,8 +196,7 @@ def test_the_summary_has_every_run_and_pretraining_beats_chance():
 
 
 def test_the_whole_study_runs_at_scale_quick(quick):
-    folder, output, seconds = quick
-    print(f"make quick: {seconds:.0f} s")
+    folder, output = quick
     rows = pd.read_csv(folder / "results/quick/summary.csv")
     assert set(rows.task) == set(TASKS) and rows.accuracy.between(0, 1).all()
     for task in TASKS:
@@ -221,14 +217,12 @@ def test_the_whole_study_runs_at_scale_quick(quick):
 
 
 def test_a_second_run_does_nothing(quick):
-    folder, _, _ = quick
-    start = time.monotonic()
+    folder, _ = quick
     assert "Running stage" not in good("dvc --cd results/quick repro", folder)
-    assert time.monotonic() - start < 15
 
 
 def test_the_same_stage_gives_the_same_bytes(quick):
-    folder, _, _ = quick
+    folder, _ = quick
     results = folder / "results/quick/image"
     before = {p.name: p.read_bytes() for p in results.glob("*") if p.is_file()}
     assert len(before) > 15
@@ -259,7 +253,7 @@ def test_printed_text_is_one_piece_however_the_kernel_cut_it():
 
 
 def test_executed_notebooks_hold_nothing_that_changes(quick):
-    folder, _, _ = quick
+    folder, _ = quick
     for path in (folder / "results/quick").rglob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
         assert (
@@ -271,7 +265,7 @@ def test_executed_notebooks_hold_nothing_that_changes(quick):
 
 
 def test_a_killed_run_leaves_no_writer_and_nothing_half_written(quick):
-    folder, _, _ = quick
+    folder, _ = quick
     command = [
         sys.executable,
         "-m",
@@ -316,7 +310,7 @@ def test_a_killed_run_leaves_no_writer_and_nothing_half_written(quick):
 
 
 def test_a_run_on_two_processes_is_found_finished_by_its_stage(quick):
-    folder, _, _ = quick
+    folder, _ = quick
     names = good(
         "python -m s4bt.study.multi_device --scale quick --list retrain-text-untruncated", folder
     ).split()
@@ -365,7 +359,7 @@ def test_a_run_on_two_processes_is_found_finished_by_its_stage(quick):
 
 def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(quick):
     """The small version of tests/faults.py."""
-    folder, _, _ = quick
+    folder, _ = quick
     results, dice = folder / "results/quick/image", random.Random(2)
     before = {p.name: p.read_bytes() for p in results.glob("*") if p.is_file()}
     command, killed = "dvc --cd results/quick repro --force --single-item retrain@image", 0

@@ -29,6 +29,7 @@ HOUSE = {
     "": ["version", "lazy", "files", "progress"],
     "reduction": [
         "methods",
+        "checks",
         "powers",
         "peaks",
         "diagonal",
@@ -58,6 +59,7 @@ HOUSE = {
         "tokens",
         "stores",
         "prepare",
+        "pathfinder_release",
         "listops",
         "text",
         "retrieval",
@@ -65,6 +67,7 @@ HOUSE = {
         "pathfinder",
     ],
     "study": [
+        "environment",
         "places",
         "locks",
         "config",

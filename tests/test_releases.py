@@ -546,7 +546,7 @@ BROKEN = {
         "listops",
         "basic_test.tsv",
         functools.partial(edit, old=b"\t4\n", new=b"\t10\n"),
-        "basic_test.tsv, line 2: .*ending in '10'",
+        "basic_test.tsv, line 2: expected a digit as Target, found '10'",
     ),
     "unbalanced brackets": (
         "listops",

@@ -201,8 +201,34 @@ def test_a_loss_that_is_not_finite_is_an_error():
     net = model()
     with torch.no_grad():
         net.head.bias[0] = float("nan")
-    with pytest.raises(Diverged, match=r"not finite at step 4 \(learning rate 0.01\)"):
+    with pytest.raises(Diverged, match=r"head.bias is not finite at step 0"):
         train(net, DATA, SETTINGS, 0.01, seed=0)
+
+
+@pytest.mark.parametrize("at", [1, 5, 12])
+def test_a_gradient_that_is_not_finite_is_an_error_wherever_it_comes(tmp_path, at):
+    """The loss before the step was finite; no checkpoint may keep what is not."""
+    net, seen, kept = model(), [], tmp_path / "checkpoint"
+
+    def spoil(gradient):
+        seen.append(1)
+        return gradient * float("nan") if len(seen) == at else gradient
+
+    net.head.bias.register_hook(spoil)
+    with pytest.raises(Diverged, match=r"not finite at step \d+ \(learning rate 0.01\)"):
+        train(net, DATA, SETTINGS, 0.01, seed=0, checkpoint=kept)
+    assert len(seen) < at + 4
+    with safe_open(kept, "pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            value = file.get_tensor(name)
+            assert not value.is_floating_point() or bool(value.isfinite().all()), name
+
+
+def test_answers_that_are_not_finite_are_wrong_answers():
+    net = model()
+    with torch.no_grad():
+        net.head.bias[0] = float("nan")
+    assert evaluate(net, DATA, "val")["accuracy"] == 0
 
 
 def test_dss_parameters_have_their_own_rate_and_no_decay():

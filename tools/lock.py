@@ -35,6 +35,7 @@ LESSONS = (
     "pillow",
     "pydantic",
     "pyyaml",
+    "ruamel-yaml",
     "safetensors",
     "scipy",
     "seaborn",
@@ -42,7 +43,11 @@ LESSONS = (
     "torch",
     "tqdm",
 )
-CONDA_NAMES = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
+CONDA_NAMES = {
+    "ruamel-yaml": "ruamel.yaml",
+    "torch": "pytorch-cpu",
+    "matplotlib": "matplotlib-base",
+}
 
 
 def dependencies() -> list[str]:

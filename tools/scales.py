@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 
 import yaml
+from ruamel.yaml import YAML
 
 from s4bt.files import ROOT, UserError, atomic_path
 from s4bt.study.config import SCALES, load_scale
@@ -33,7 +34,7 @@ def moved_out(entry: str | dict) -> str | dict:
 
 def scale_pipeline(scale: str) -> dict:
     """The stages of dvc.yaml for another scale."""
-    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    pipeline = YAML(typ="safe").load(ROOT / "dvc.yaml")
     pipeline["vars"] = [{"scale": scale}]
     for stage in pipeline["stages"].values():
         body = stage.get("do", stage)
@@ -56,6 +57,12 @@ def write_scale(scale: str) -> None:
         )
     load_scale(scale)
     folder = ROOT / "results" / scale
+    if folder.is_symlink():
+        raise UserError(
+            f"{folder} is a symbolic link, and the paths of a DVC project do not lead out of one. "
+            "Make it a folder; what is large can go elsewhere with: dvc "
+            f"--cd results/{scale} cache dir --local <folder>"
+        )
     (folder / ".dvc").mkdir(parents=True, exist_ok=True)
     (folder / ".dvc" / "config").write_text("[core]\n    no_scm = True\n    analytics = False\n")
     (folder / ".dvc" / ".gitignore").write_text("/cache\n/tmp\n/config.local\n")

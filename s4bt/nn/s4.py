@@ -11,9 +11,9 @@ A block is  u + dropout(Linear(GELU(DSS(u)))),  with a norm before the DSS layer
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -90,7 +90,7 @@ class S4Model(nn.Module):
         documents: int = 1,
         layers: int = 2,
         width: int = 32,
-        state: int | list[int] = 64,
+        state: int | Sequence[int] = 64,
         version: str = "exp",
         sharing: str | list[str] = "tied",
         norm: str = "layer",
@@ -112,7 +112,7 @@ class S4Model(nn.Module):
         layers, width = whole_number(layers, "layers", 1), whole_number(width, "width", 1)
         vocabulary = whole_number(vocabulary, "vocabulary", 0)
         classes = whole_number(classes, "classes", 1)
-        states = [state] * layers if np.ndim(state) == 0 else list(state)  # type: ignore[arg-type]
+        states = list(state) if isinstance(state, Sequence) else [state] * layers
         kinds = [sharing] * layers if isinstance(sharing, str) else list(sharing)
         self.documents, self.pooling, self.dt_range = documents, pooling, (dt_min, dt_max)
         self.vocabulary, self.classes, self.width = vocabulary, classes, width

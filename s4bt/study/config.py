@@ -1,5 +1,7 @@
 """The study's only configuration, `params.yaml`, typed and validated.
 
+Read by the parser that DVC reads it with, YAML 1.2.
+
 scale   quick, laptop, study or paper: a section of params.yaml
 task    one of the six Long Range Arena tasks
 arm     one way of obtaining a trained small model
@@ -11,8 +13,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from s4bt.files import ROOT, UserError
 from s4bt.tasks import TASKS
@@ -203,14 +207,14 @@ class Scale(Section):
 
 def _line(text: str, keys: tuple) -> int | None:
     """Line of params.yaml on which the deepest key of the path that exists stands."""
-    node, line = yaml.compose(text), None
+    node, line = YAML(typ="safe").compose(text), None
     for key in keys:
-        if isinstance(node, yaml.MappingNode):
+        if isinstance(node, MappingNode):
             match = [(k, v) for k, v in node.value if k.value == str(key)]
             if not match:
                 break
             line, node = match[0][0].start_mark.line + 1, match[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+        elif isinstance(node, SequenceNode) and isinstance(key, int) and key < len(node.value):
             node = node.value[key]
             line = node.start_mark.line + 1
     return line
@@ -218,10 +222,16 @@ def _line(text: str, keys: tuple) -> int | None:
 
 def _read(path: Path) -> str:
     try:
-        return Path(path).read_text()
+        return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         remedy = "Restore it with: git checkout params.yaml"
         raise UserError(f"{path}: no such file. {remedy}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{path}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8. Save the "
+            "file as UTF-8"
+        ) from error
 
 
 def _complaint(path: Path, keys: tuple, hint: str) -> str:
@@ -244,8 +254,14 @@ def load_scale(scale: str, path: Path = PARAMS) -> Scale:
     Raises UserError naming file, line, key and remedy.
     """
     try:
-        params = yaml.safe_load(_read(path))
-    except yaml.YAMLError as error:
+        params = YAML(typ="safe").load(_read(path))
+    except DuplicateKeyError as error:
+        first, again = error.context_mark, error.problem_mark
+        raise UserError(
+            f"{path}, line {again.line + 1}: {error.problem.partition(' with')[0]}, in the section "
+            f"that begins at line {first.line + 1}. Delete one of the two"
+        ) from error
+    except YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     known = [s for s in SCALES if isinstance(params, dict) and s in params]
     if scale not in known:

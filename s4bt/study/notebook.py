@@ -32,8 +32,9 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from s4bt.files import ROOT, UserError, atomic_path, leftovers
+from s4bt.files import MENDABLE, ROOT, UserError, atomic_path, leftovers
 from s4bt.reduction.methods import METHODS
+from s4bt.study import environment
 from s4bt.study.config import check_methods, load_scale, load_task
 from s4bt.study.locks import sole_writer
 from s4bt.study.places import task_dir
@@ -130,7 +131,7 @@ def publish(stage: Path) -> None:
     for source in [*stage.glob("results/*/*.csv"), *stage.glob("results/*/*/*")]:
         target = ROOT / source.relative_to(stage)
         with atomic_path(target) as temporary:
-            os.replace(source, temporary)
+            shutil.move(source, temporary)  # .scratch may lie on another disk
 
 
 def run(path: Path, scale: str, task: str | None) -> None:
@@ -149,9 +150,7 @@ def run(path: Path, scale: str, task: str | None) -> None:
         os.environ["S4BT_STAGE"] = str(work)
         os.environ["S4BT_PROGRESS"] = str(stack.enter_context(progress_pipe(work)))
         os.environ["S4BT_TERMINAL"] = str(int(sys.stderr.isatty()))
-        os.environ["PYTHONPATH"] = os.pathsep.join(
-            [str(ROOT), os.environ.get("PYTHONPATH", "")]
-        ).rstrip(os.pathsep)
+        environment.fix(os.environ, ROOT)
         parameters = {"scale": scale} | ({"task": task} if task else {})
         executed = work / "executed.ipynb"
         try:
@@ -198,7 +197,9 @@ def run(path: Path, scale: str, task: str | None) -> None:
             ) from error
         target = work / folder.relative_to(ROOT) / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(scrub(nbformat.read(executed, as_version=4)), target)
+        notebook = scrub(nbformat.read(executed, as_version=4))
+        notebook.metadata["environment"] = environment.FIXED
+        nbformat.write(notebook, target)
         publish(work)
         shutil.rmtree(work)
         if task:
@@ -222,6 +223,8 @@ def main() -> int:
         print("interrupted; finished runs are kept and will not be repeated", file=sys.stderr)
         return 130
     except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
         print(
             f"error: {error}. Free some space or make the folder writable, then start again; "
             "finished runs are kept.",

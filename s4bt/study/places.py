@@ -10,8 +10,8 @@ import hashlib
 import os
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel
+from ruamel.yaml import YAML
 
 from s4bt.files import ROOT, UserError, digest
 
@@ -41,7 +41,7 @@ def stage_code(phase: str) -> list[Path]:
 
     A test compares that list with what the stage's notebook imports.
     """
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     deps = stages[phase]["do"]["deps"]
     return [ROOT / path for path in deps if path.startswith("s4bt/")]
 

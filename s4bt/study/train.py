@@ -34,7 +34,7 @@ PER_PROCESS = 7919  # a prime: dropout of every process has a seed of its own
 
 
 class Diverged(UserError):
-    """The training loss is not finite."""
+    """A loss or a weight is not finite."""
 
 
 @torch.no_grad()
@@ -46,7 +46,8 @@ def evaluate(model: S4Model, dataset: Dataset, name: str, size: int = 128) -> di
     for start in range(0, len(split), size)[share()]:
         x, lengths, y = batch(dataset.info, split, slice(start, start + size), where)
         logits = model(x, lengths)
-        right = (logits.argmax(-1) == y).sum()
+        # an answer that is not finite is no answer
+        right = ((logits.argmax(-1) == y) & logits.isfinite().all(-1)).sum()
         total += torch.stack([right, F.cross_entropy(logits, y, reduction="sum")])
     accuracy, loss = (summed(total, where) / len(split)).tolist()
     return {"accuracy": accuracy, "loss": loss}
@@ -114,20 +115,24 @@ def update(model: S4Model, opt: torch.optim.Optimizer, loss: Tensor) -> None:
     opt.step()
 
 
-def mean_loss(losses: list[Tensor], where: torch.device, step: int, lr: float) -> float:
-    """Mean of the losses since the last evaluation, nan if there is none.
+def mean_loss(losses: list[Tensor], where: torch.device) -> float:
+    """Mean of the losses since the last evaluation, nan if there is none."""
+    return float(summed(torch.stack(losses).mean(), where)) if losses else math.nan
 
-    Raises Diverged if it is not finite.
+
+def require_finite(model: S4Model, step: int, lr: float, *losses: float) -> None:
+    """Raise Diverged, with the step, unless losses, weights and statistics are finite.
+
+    The loss is taken before a step and may be finite where its gradient is not.
     """
-    if not losses:
-        return math.nan
-    loss = float(summed(torch.stack(losses).mean(), where))
-    if not math.isfinite(loss):
+    state = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
+    bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if bad or not all(map(math.isfinite, losses)):
+        what = f"{bad[0]} is" if bad else "the loss is"
         raise Diverged(
-            f"the loss is not finite at step {step} (learning rate {lr:g}); lower the learning "
-            "rate in params.yaml"
+            f"{what} not finite at step {step} (learning rate {lr:g}); "
+            + ("lower the learning rate in params.yaml" if step else "train or truncate it anew")
         )
-    return loss
 
 
 def train(
@@ -146,7 +151,8 @@ def train(
     cannot better is kept.  progress(step, accuracy) is called after each evaluation. checkpoint: a
     file that is written after each evaluation, and gone on from, on a CPU to the same end to the
     bit, if it is there and of this run.
-    Raises Diverged if the loss is not finite, UserError if there are more processes than rows.
+    Raises Diverged if a loss or a weight is not finite, UserError if there are more processes than
+    rows.
     """
     if processes() > config.batch:
         raise UserError(
@@ -163,7 +169,8 @@ def train(
 
     def record(step: int) -> None:
         assert history is not None
-        score, loss = evaluate(model, dataset, "val"), mean_loss(losses, where, step, lr)
+        score, loss = evaluate(model, dataset, "val"), mean_loss(losses, where)
+        require_finite(model, step, lr, score["loss"], loss if losses else 0.0)
         losses.clear()
         row = {"step": step, "loss": loss}
         row |= {"val_accuracy": score["accuracy"], "val_loss": score["loss"]}

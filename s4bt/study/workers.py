@@ -23,13 +23,11 @@ from distributed import Client, KilledWorker, LocalCluster, get_worker
 
 from s4bt.files import ROOT, UserError, atomic_path
 from s4bt.progress import cores
+from s4bt.study.environment import FIXED
 
 # glibc otherwise returns every large buffer to the system and pays for it again at the next step
 # (1.4 times slower).
-WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
+WORKER_ENVIRONMENT = FIXED | {
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
     "MALLOC_TRIM_THRESHOLD_": "8000000000",
 }

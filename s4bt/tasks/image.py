@@ -17,7 +17,7 @@ from s4bt.files import UserError
 from s4bt.tasks import Info
 from s4bt.tasks.options import ImageData
 from s4bt.tasks.prepare import Card, open_wheel
-from s4bt.tasks.releases import find, open_release
+from s4bt.tasks.releases import find, open_release, walk
 from s4bt.tasks.stores import Store
 
 CARD = Card(
@@ -29,10 +29,8 @@ CARD = Card(
     "the official task",
     "mlxtend",
 )
-RECORDS, RECORD = (
-    10_000,
-    1 + 3 * 1024,
-)  # per file; bytes: label, then the red, green and blue planes
+# Records per file, and bytes of one: label, then the red, green and blue planes.
+RECORDS, RECORD = 10_000, 1 + 3 * 1024
 DSS_NORMALISATION = 122.6, 61.0  # mean and deviation of CIFAR-10 in grey levels
 
 
@@ -80,7 +78,13 @@ def cifar(data: ImageData, raw: Path, store: Store) -> Info:
     The test file is the test split.
     """
     wanted = {f"train{i}": f"data_batch_{i}.bin" for i in range(1, 6)} | {"test": "test_batch.bin"}
-    paths = find(open_release(data, raw), wanted, "the binary version of CIFAR-10")
+    root = open_release(data, raw)
+    python = any("data_batch_1" in files for _, _, files in walk(root))
+    hint = (
+        "That is the Python version, whose pickles are not opened: they may run code. Get "
+        "cifar-10-binary.tar.gz, from the same page"
+    )
+    paths = find(root, wanted, "the binary version of CIFAR-10", hint=hint * python)
     x, y = (np.concatenate(part) for part in zip(*(read(paths[f"train{i}"]) for i in range(1, 6))))
     order = np.random.default_rng(data.seed).permutation(len(y))
     train = zip(x[order], y[order])
@@ -89,7 +93,7 @@ def cifar(data: ImageData, raw: Path, store: Store) -> Info:
         {"test": zip(*read(paths["test"])), "val": train, "train": train},
         lambda rows: (np.stack(rows), np.full(len(rows), 1024, np.int32)),
     )
-    return normalised(data, store, notes)
+    return normalised(data, store, notes + paths.notes())
 
 
 def normalised(data: ImageData, store: Store, notes: list[str] | None = None) -> Info:

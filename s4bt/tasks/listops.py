@@ -134,22 +134,27 @@ def parse(text: str, data: ListOpsData) -> np.ndarray:
 
 def read(path: Path, data: ListOpsData) -> Iterator[tuple[np.ndarray, int]]:
     """(codes, label) of the rows of one TSV file of the release."""
+    columns: list[str] = []
     for number, text in lines(path):
-        if number == 1:
-            if text != "Source\tTarget":
+        fields = [field.strip('"') for field in text.split("\t")]
+        if not columns:
+            columns = fields
+            if sorted(columns) != ["Source", "Target"]:
                 raise UserError(
-                    f"{path}, line 1: expected the header 'Source<TAB>Target', found "
+                    f"{path}, line {number}: expected the header 'Source<TAB>Target', found "
                     f"{text[:60]!r}. Is it the ListOps TSV?"
                 )
             continue
-        fields = text.split("\t")
         try:
-            if len(fields) != 2 or fields[1] not in tuple("0123456789"):
+            if len(fields) != 2:
                 raise ValueError(
                     f"expected an expression, a tab and a digit, found {len(fields)} columns "
                     f"ending in {fields[-1][-20:]!r}"
                 )
-            yield parse(fields[0], data), int(fields[1])
+            row = dict(zip(columns, fields))
+            if row["Target"] not in tuple("0123456789"):
+                raise ValueError(f"expected a digit as Target, found {row['Target'][-20:]!r}")
+            yield parse(row["Source"], data), int(row["Target"])
         except ValueError as error:
             raise UserError(f"{path}, line {number}: {error}. Get the file again") from error
 
@@ -165,14 +170,13 @@ def build(data: ListOpsData, raw: Path, store: Store) -> Info:
             root,
             {name: f"basic_{name}.tsv" for name in data.sizes()},
             "ListOps of the Long Range Arena",
+            instead={name: f"{name}.tsv" for name in data.sizes()},
         )
-        return dataclasses.replace(
-            info,
-            notes=store.read_official(
-                {name: read(path, data) for name, path in paths.items()},
-                lambda rows: pad(rows, width, END * data.end_token),
-            ),
+        notes = store.read_official(
+            {name: read(path, data) for name, path in paths.paths.items()},
+            lambda rows: pad(rows, width, END * data.end_token),
         )
+        return dataclasses.replace(info, notes=notes + paths.notes())
     fruitless = 0
     for x, lengths, y in chunks(trees, data, store):
         x, lengths = (

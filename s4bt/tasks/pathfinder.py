@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from s4bt.files import UserError
 from s4bt.tasks import Info
 from s4bt.tasks.options import PathfinderData
+from s4bt.tasks.pathfinder_release import read, release
 from s4bt.tasks.prepare import Card
-from s4bt.tasks.releases import find, lines, open_release
+from s4bt.tasks.releases import open_release
 from s4bt.tasks.stores import Store, chunks
 
 CARD = Card(
@@ -42,8 +42,6 @@ SCENES = 8192  # scenes begun together; one that fails costs little then
 DRAWN = 256  # scenes drawn together
 TURNS = 12  # turns tried for a paddle before its contour is given up
 ATTEMPTS = 16  # contours tried before their scene is given up
-RELEASE = "curv_contour_length_14"
-BROKEN_IMAGE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError)
 
 
 @dataclass(frozen=True)
@@ -242,47 +240,6 @@ def images(data: PathfinderData, chunk: int) -> tuple[np.ndarray, np.ndarray]:
     return x, s.labels
 
 
-def read(
-    root: Path, metadata: list[Path], data: PathfinderData, chunk: int
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Images and labels that one metadata file of the release names, and the empty ones.
-
-    Raises UserError.
-    """
-    x, y, empty = [], [], []
-    for number, text in lines(metadata[chunk]):
-        where, fields = f"{metadata[chunk]}, line {number}", text.split()
-        if len(fields) < 4 or fields[3] not in ("0", "1"):
-            raise UserError(
-                f"{where}: expected folder, file, index, label 0 or 1, ..., found {text[:60]!r}. "
-                "Unpack the release again"
-            )
-        path = root / fields[0] / fields[1]
-        if not path.is_file():
-            raise UserError(
-                f"{where}: it names {path}, which is not there. Unpack the release again"
-            )
-        if path.stat().st_size == 0:
-            empty.append(f"{fields[0]}/{fields[1]}")
-            continue
-        try:
-            with Image.open(path) as image:
-                width, height = image.size
-                if (width, height) != (data.size, data.size):
-                    raise UserError(
-                        f"{path}: {width} x {height} pixels, expected {data.size} x {data.size}. "
-                        "Correct `size` or `source` in params.yaml"
-                    )
-                pixels = np.asarray(image.convert("L"))
-        except BROKEN_IMAGE as error:
-            raise UserError(
-                f"{path}: not a whole PNG image ({error}). Unpack the release again"
-            ) from error
-        x.append(pixels.ravel())
-        y.append(int(fields[3]))
-    return np.array(x, np.uint8).reshape(len(x), data.size**2), np.array(y, np.int64), empty
-
-
 def build(data: PathfinderData, raw: Path, store: Store) -> Info:
     """Draw distinct images, or read the release, and put them into random places.
 
@@ -292,12 +249,10 @@ def build(data: PathfinderData, raw: Path, store: Store) -> Info:
     store.create((data.size**2,), order=np.random.default_rng(data.seed).permutation(need))
     make, count = images, None
     if data.source:
-        wanted = {"root": f"pathfinder{data.size}/{RELEASE}"}
-        root = find(open_release(data, raw), wanted, f"Pathfinder {data.size}")["root"]
-        metadata = sorted(
-            (p for p in (root / "metadata").glob("*.npy") if p.stem.isdigit()),
-            key=lambda p: int(p.stem),
-        )
+        root, left = release(open_release(data, raw), data)
+        notes += left
+        files = (p for p in (root / "metadata").glob("*.npy") if p.stem.isdigit())
+        metadata = sorted(files, key=lambda p: int(p.stem))
         if not metadata:
             raise UserError(f"{root}: no metadata/<number>.npy in it. Unpack the release again")
         make, count = functools.partial(read, root, metadata), len(metadata)

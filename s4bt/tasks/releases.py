@@ -9,13 +9,15 @@ An archive is unpacked once, whole or not at all, below data/raw/releases/.
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import itertools
 import os
 import shutil
 import urllib.parse
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path, PurePath, PurePosixPath
 
 from filelock import FileLock
 
@@ -27,6 +29,8 @@ from s4bt.tasks.options import Official
 
 RAW = ROOT / "data" / "raw"
 SHOWN = 12  # files listed in an error message
+LEFT_BEHIND = (".DS_Store", "__MACOSX", ".Spotlight-V100", ".Trashes", ".fseventsd", ".directory")
+LEFT_BEHIND += ("Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information", "@eaDir")
 
 
 def unpack(path: Path, sha256: str | None = None, releases: Path = RAW / "releases") -> Path:
@@ -37,7 +41,9 @@ def unpack(path: Path, sha256: str | None = None, releases: Path = RAW / "releas
     target = releases / f"{path.name.split('.')[0]}-{verify(path, path.name, sha256)[:16]}"
     if not target.exists():
         extract(path, target)
-    inner = list(itertools.islice((p for p in target.rglob("*") if p.is_file()), 2))
+    files = (p for p in target.rglob("*") if p.is_file())
+    whole = (p for p in files if not left_behind(p.relative_to(target)))
+    inner = list(itertools.islice(whole, 2))
     if len(inner) == 1 and is_archive(inner[0]):
         return unpack(inner[0], releases=releases)
     return target
@@ -89,33 +95,94 @@ def open_release(data: Official, raw: Path = RAW) -> Path:
         return unpack(path, data.sha256, releases)
 
 
-def find(root: Path, wanted: dict[str, str], release: str) -> dict[str, Path]:
-    """The files or folders whose paths end as the values of `wanted` say, by its keys.
+def left_behind(path: PurePath) -> bool:
+    """Whether a path is what an operating system or a file manager leaves in folders."""
+    return any(part.startswith("._") or part in LEFT_BEHIND for part in path.parts)
 
-    Wherever they sit below root.
 
-    Raises UserError, with what was looked for and what is there, if one is missing, and if there
-    are two of one.
+@dataclass(frozen=True)
+class Found:
+    """Paths by their keys, and how many files were skipped that an operating system left there."""
+
+    paths: dict[str, Path]
+    skipped: int
+
+    def __getitem__(self, key: str) -> Path:
+        return self.paths[key]
+
+    def notes(self, more: int = 0) -> list[str]:
+        """What a reader of the arrays is told; more: files skipped elsewhere."""
+        number = self.skipped + more
+        return [f"{number} files that an operating system left behind were skipped"] * bool(number)
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Like os.walk, with links followed, every folder once, and no hidden ones or images.
+
+    Images are a million names, and none is looked for.
     """
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        place = os.stat(folder)
+        if (place.st_dev, place.st_ino) in seen:
+            folders[:] = []
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "imgs")
+        yield Path(folder), folders, sorted(files)
+
+
+def same(a: Path, b: Path) -> bool:
+    """Whether two files hold the same bytes."""
+    return a.is_file() and b.is_file() and filecmp.cmp(a, b, shallow=False)
+
+
+def look(root: Path, wanted: dict[str, str]) -> tuple[dict[str, list[Path]], int, list[str]]:
+    """Paths that end as wanted, by key; files left behind; the first other files that are there."""
     ends = {key: PurePosixPath(end).parts for key, end in wanted.items()}
     found: dict[str, list[Path]] = {key: [] for key in wanted}
     seen: list[str] = []
-    above = Path(root).resolve().parts
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(
-            f for f in folders if not f.startswith(".") and f != "imgs"
-        )  # a million names, none looked for
-        here = Path(folder).relative_to(root)
-        for name in [*folders, *sorted(files)] + [""] * (here == Path()):  # "": the root itself
-            path = Path(folder, name)
+    above, skipped = Path(root).resolve().parts, 0
+    for folder, folders, files in walk(root):
+        here = folder.relative_to(root)
+        whole = [name for name in files if not left_behind(here / name)]
+        skipped += len(files) - len(whole)
+        for name in [*folders, *whole] + [""] * (here == Path()):  # "": the root itself
+            path = folder / name
+            parts = (*above, *path.relative_to(root).parts)
             for key, end in ends.items():
-                if (
-                    name in ("", end[-1])
-                    and (*above, *path.relative_to(root).parts)[-len(end) :] == end
-                ):
+                fits = name in ("", end[-1]) and parts[-len(end) :] == end
+                if fits and not left_behind(path.relative_to(root)):
                     found[key].append(path)
-        seen += [str(here / name) for name in sorted(files)[:SHOWN]] if len(seen) < SHOWN else []
+        seen += [str(here / name) for name in whole[: SHOWN - len(seen)]]
+    return found, skipped, seen
+
+
+def find(
+    root: Path,
+    wanted: dict[str, str],
+    release: str,
+    prefer: str = "",
+    hint: str = "",
+    instead: dict[str, str] | None = None,
+) -> Found:
+    """The files or folders whose paths end as the values of `wanted` say, by its keys.
+
+    Wherever they sit below root, also behind links. Of two, files of the same bytes are one, and a
+    path that holds `prefer` comes first. instead: other names, if none of these is there; hint: for
+    the message.
+    Raises UserError, with what was looked for and what is there, if one is missing, and if there
+    are two of one.
+    """
+    found, skipped, seen = look(root, wanted)
+    if instead and not any(found.values()):
+        renamed, _, _ = look(root, instead)
+        found = renamed if all(renamed.values()) else found
     for key, paths in found.items():
+        if prefer and any(prefer in path.as_posix() for path in paths):
+            paths[:] = [path for path in paths if prefer in path.as_posix()]
+        while len(paths) > 1 and same(paths[0], paths[1]):
+            del paths[1]
         if len(paths) > 1:
             raise UserError(
                 f"{root}: {wanted[key]} is there twice: {paths[0]} and {paths[1]}. Name the folder "
@@ -123,21 +190,21 @@ def find(root: Path, wanted: dict[str, str], release: str) -> dict[str, Path]:
             )
     if missing := [wanted[key] for key, paths in found.items() if not paths]:
         packed = [name for name in seen if name.endswith(ARCHIVES)]
+        remedy = "Name the folder or the archive of the release as source in params.yaml"
+        if packed:
+            remedy = f"If {packed[0]} holds the release, name that file as source in params.yaml"
+        more = ", ..." if len(seen) >= SHOWN else ""
         raise UserError(
             f"{root} does not hold {release}: {', '.join(missing)} not found. It holds "
-            f"{', '.join(seen[:SHOWN]) or 'no file'}{', ...' if len(seen) > SHOWN else ''}. "
-            + (
-                f"If {packed[0]} holds the release, name that file as source in params.yaml"
-                if packed
-                else "Name the folder or the archive of the release as source in params.yaml"
-            )
+            f"{', '.join(seen) or 'no file'}{more}. {hint or remedy}"
         )
-    return {key: paths[0] for key, paths in found.items()}
+    return Found({key: paths[0] for key, paths in found.items()}, skipped)
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """(number, line without its end) of a UTF-8 text file, ends of line being \\n or \\r\\n only.
 
+    A byte order mark and empty lines are passed over.
     Raises UserError at other bytes.
     """
     with (
@@ -152,9 +219,11 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
                     "cut. Get it again; if it is whole, add a line break at its end"
                 )
             try:
-                yield number, line.decode("utf-8").rstrip("\r\n")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
                 raise UserError(
                     f"{path}, line {number}: byte {error.start + 1} is not UTF-8 ({error.reason}). "
                     "Get the file again"
                 ) from error
+            if text.strip():
+                yield number, text

@@ -45,6 +45,7 @@ FILES = {
     "val": "new_aan_pairs.eval.tsv",
     "test": "new_aan_pairs.test.tsv",
 }
+LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "0.": 0, "1.": 1}
 COLUMNS = ("label", "id1", "id2", "text1", "text2")
 
 
@@ -159,24 +160,21 @@ def read(path: Path) -> Iterator[tuple[int, str, str, str, str]]:
     """
     for number, text in lines(path):
         fields = text.split("\t")
-        if (
-            len(fields) != len(COLUMNS)
-            or fields[0] not in ("0", "1")
-            or "" in fields
-            or "\0" in text
-        ):
+        # as the release circulates labels are 0.0 and 1.0, and its readers take them as floats
+        label = LABELS.get(fields[0].strip().strip('"'))
+        if len(fields) != len(COLUMNS) or label is None or "" in fields or "\0" in text:
             raise UserError(
                 f"{path}, line {number}: expected {len(COLUMNS)} columns {', '.join(COLUMNS)} with "
                 f"label 0 or 1 and no zero byte, found {len(fields)} beginning with {text[:40]!r}. "
                 "If it is the last line, the file was cut: get it again"
             )
-        yield int(fields[0]), *fields[1:]
+        yield label, *fields[1:]
 
 
 def papers(data: RetrievalData, raw: Path, store: Store) -> Info:
     """The pairs of the release, with its own splits, in the order of its files."""
     paths = find(open_release(data, raw), FILES, "the AAN pairs")
-    ids: dict[str, set[str]] = {name: set() for name in paths}
+    ids: dict[str, set[str]] = {name: set() for name in FILES}
 
     def distinct() -> Iterator[str]:
         seen: set[str] = set()
@@ -197,7 +195,8 @@ def papers(data: RetrievalData, raw: Path, store: Store) -> Info:
 
     coder = Coder(data, distinct())
     store.create((2, data.length), coder.dtype)
-    notes = store.read_official({name: rows(name) for name in paths}, encode)
+    notes = store.read_official({name: rows(name) for name in FILES}, encode)
+    notes += paths.notes()
     notes += [
         f"{len(ids[a] & ids[b])} papers of {a} are in {b}, too"
         for a, b in itertools.combinations(ids, 2)

@@ -6,7 +6,9 @@ import collections
 import contextlib
 import hashlib
 import itertools
+import math
 import multiprocessing
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -18,10 +20,17 @@ from s4bt.progress import cores, progress_bar
 from s4bt.tasks import SPLITS, Split
 from s4bt.tasks.options import Splits
 
+SHORT = 0.01  # of a release's examples may be missing, because they are there twice
+
 
 def keys(x: np.ndarray) -> list[bytes]:
     """A key of 16 bytes for each row (n, L) or pair of rows (n, 2, L), to find duplicates."""
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x]
+
+
+def least(data: Splits, size: int) -> int:
+    """The smallest length of a split for which params.yaml asks for `size`."""
+    return math.ceil(size * (1 - SHORT)) if getattr(data, "source", None) else size
 
 
 class Store:
@@ -133,17 +142,46 @@ class Store:
                 )
         return notes
 
-    def complete(self) -> None:
-        """Write everything to disk.  Raises UserError if there were too few examples."""
+    def complete(self) -> list[str]:
+        """Write everything to disk; returns notes on splits that are a little short.
+
+        A release holds examples twice, which are left out, and its splits may end up shorter by
+        at most the share SHORT.  Raises UserError if there were too few examples.
+        """
         self.bar.close()
+        notes, start = [], 0
         for name, size in self.data.sizes().items():
-            if self.filled[name] < size:
+            if self.filled[name] < least(self.data, size):
                 raise UserError(
                     f"split {name}: only {self.filled[name]} different examples can be had, and "
                     f"params.yaml asks for {size}: ask for fewer"
                 )
+            if self.filled[name] < size:
+                dealt = np.arange(self.filled[name])
+                if self.order is not None:
+                    dealt = np.sort(self.order[: self.dealt]) - start
+                    dealt = dealt[(dealt >= 0) & (dealt < size)]
+                self._shrink(name, dealt)
+                notes.append(f"{name} has {len(dealt):,} examples instead of {size:,}")
             for array in vars(self.splits[name]).values():
                 array.flush()
+            start += size
+        return notes
+
+    def _shrink(self, name: str, rows: np.ndarray) -> None:
+        """Keep these rows of a split only."""
+        made = {}
+        for part, old in vars(self.splits[name]).items():
+            path = self.folder / f"{name}.{part}.npy"
+            new = np.lib.format.open_memmap(
+                path.with_suffix(".short"), "w+", old.dtype, (len(rows), *old.shape[1:])
+            )
+            for i in range(0, len(rows), 1000):
+                new[i : i + 1000] = old[rows[i : i + 1000]]
+            new.flush()
+            os.replace(path.with_suffix(".short"), path)
+            made[part] = new
+        self.splits[name] = Split(**made)
 
 
 def chunks(function: Callable, data: Splits, store: Store, count: int | None = None) -> Iterator:

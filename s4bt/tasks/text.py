@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from s4bt.progress import progress_bar
 from s4bt.tasks import Info
 from s4bt.tasks.options import TextData
 from s4bt.tasks.prepare import Card, open_wheel
-from s4bt.tasks.releases import find, open_release
+from s4bt.tasks.releases import find, left_behind, open_release
 from s4bt.tasks.stores import Store
 from s4bt.tasks.tokens import Coder
 
@@ -57,7 +57,8 @@ def packaged(raw: Path) -> dict[str, int]:
 
 def read_folder(folder: Path) -> list[str]:
     """The texts of a folder of <id>_<rating>.txt files, ordered by name.  Raises UserError."""
-    texts, paths = [], sorted(folder.glob("*.txt"))
+    paths = [p for p in sorted(folder.glob("*.txt")) if not left_behind(PurePath(p.name))]
+    texts = []
     with progress_bar(len(paths), f"read {folder.parent.name}/{folder.name}") as bar:
         for path in paths:
             try:
@@ -79,8 +80,10 @@ def read_folder(folder: Path) -> list[str]:
     return texts
 
 
-def official(root: Path, rng: np.random.Generator) -> dict[str, list[tuple[str, int]]]:
-    """(text, label) of the release in random order, {"train", "test"}."""
+def official(
+    root: Path, rng: np.random.Generator
+) -> tuple[dict[str, list[tuple[str, int]]], list[str]]:
+    """(text, label) of the release in random order, {"train", "test"}, and notes."""
     wanted = {
         f"{split}/{label}": f"{split}/{label}"
         for split in ("train", "test")
@@ -95,7 +98,7 @@ def official(root: Path, rng: np.random.Generator) -> dict[str, list[tuple[str, 
             for text in read_folder(folders[f"{split}/{label}"])
         ]
         found[split] = [rows[i] for i in rng.permutation(len(rows))]
-    return found
+    return found, folders.notes()
 
 
 def build(data: TextData, raw: Path, store: Store) -> Info:
@@ -105,14 +108,14 @@ def build(data: TextData, raw: Path, store: Store) -> Info:
     """
     rng = np.random.default_rng(data.seed)
     if data.source:
-        rows = official(open_release(data, raw), rng)
+        rows, skipped = official(open_release(data, raw), rng)
         coder = Coder(data, (text for text, _ in rows["train"][data.val :]))
         store.create((data.length,), coder.dtype)
         train = iter(rows["train"])  # validation takes the first ones, training the rest
         notes = store.read_official(
             {"test": iter(rows["test"]), "val": train, "train": train}, coder
         )
-        return Info(coder.vocabulary, 2, symbols=coder.symbols, notes=notes)
+        return Info(coder.vocabulary, 2, symbols=coder.symbols, notes=notes + skipped)
     items = sorted(packaged(raw).items())
     items = [items[i] for i in rng.permutation(len(items))]
     coder = Coder(data, (text for text, _ in items[: data.train]))

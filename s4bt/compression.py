@@ -25,7 +25,7 @@ from s4bt.nn.dss import DSS
 from s4bt.nn.s4 import Block, S4Model, with_layers
 from s4bt.reduction.dispatch import reduce
 from s4bt.reduction.methods import Method, method_named
-from s4bt.reduction.quality import Reference, error_row, reference
+from s4bt.reduction.quality import Received, Reference, error_row, reference
 from s4bt.reduction.ranks import Rule
 from s4bt.reduction.systems import UnstableSystem
 
@@ -153,13 +153,13 @@ def _compressed_layer(
     dss: DSS,
     rank: int,
     method: Method,
-    received: Tensor | None,
+    received: Received | None,
     options: dict,
     known: dict[str, Reference],
 ) -> tuple[DSS, dict[str, float]]:
     """A layer reduced to `rank` modes, and `error_row` of it; known: the method's `reference`."""
     full, dt = dss.to_lti(), dss.dt()
-    given = measured_options(method, received) | options
+    given = measured_options(method, None if received is None else spectrum(*received)) | options
     reduced = reduce(full, rank, method.name, dt, **given)
     layer = DSS.from_lti(reduced, dss)
     stored = replace(layer.to_lti(), feedthrough=(layer.D - dss.D).double())
@@ -228,7 +228,7 @@ def compress(
     for number, (dss, r) in enumerate(zip(old, ranks, strict=True)):
         block = new.layers()[number]
         with of_layer(number):
-            received = None if u is None else spectrum(block.dss_input(u), lengths)
+            received = None if u is None else (block.dss_input(u), lengths)
             of_this = known.setdefault(number, {})
             layer, row = _compressed_layer(dss, r, entry, received, options, of_this)
         block.dss = layer

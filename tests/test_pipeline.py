@@ -24,6 +24,7 @@ from s4bt.study.notebook import scrub
 from s4bt.study.statistics import COLUMNS
 from s4bt.tasks import TASKS
 from tests.copies import ENVIRONMENT, call, copy_project, good
+from tests.test_environment import USERS
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # Stages that wait for the next change of the reduction; their tables are of an earlier revision.
@@ -38,12 +39,15 @@ def clone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quick(clone):
-    """That copy after `make quick`, whose recipe is taken from the Makefile."""
+    """That copy after `make quick`, whose recipe is taken from the Makefile.
+
+    With settings that later runs do not have: results must not depend on them.
+    """
     recipe = good(
         "make --no-print-directory --dry-run --always-make quick VENV=/nonexistent", clone
     )
     lines = recipe[recipe.index("dvc repro data/dvc.yaml") :].strip()
-    return clone, good(f"set -e\n{lines}", clone)
+    return clone, good(f"set -e\n{lines}", clone, **USERS)
 
 
 def imported(source, task=None):

@@ -542,7 +542,7 @@ def test_the_report_keeps_limit_and_bound(method):
         reduced,
         reduced,
         dt,
-        options("weighted")["spectrum"],
+        (torch.randn(5, 3, L), None),
     )
     assert (
         0 < row["limit"] <= row["hinf"] * 1.000001

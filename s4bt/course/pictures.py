@@ -8,11 +8,19 @@ import io
 from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
+from IPython import get_ipython
 from PIL import Image
 
 
 def use_style() -> None:
-    """The study's style sheet."""
+    """The study's style sheet and nothing else; in a notebook, figures below their cells.
+
+    Whatever MPLBACKEND or a matplotlibrc of the user's say.
+    """
+    shell = get_ipython()
+    if shell is not None and hasattr(shell, "kernel"):
+        shell.run_line_magic("matplotlib", "inline")
+    plt.rcdefaults()
     plt.style.use("s4bt.study.s4bt")
 
 

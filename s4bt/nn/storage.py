@@ -45,7 +45,7 @@ def load_model(path: Path | str) -> S4Model:
     Raises UserError, with the file and the remedy, if it is not that.
     """
     path = Path(path)
-    remedy = "Run the stage that makes it again (dvc repro)."
+    remedy = "Store it again, with this version of s4bt."
     if not path.is_file():
         raise UserError(f"{path}: no such model. {remedy}")
     try:

@@ -8,6 +8,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)
 export JUPYTER_PLATFORM_DIRS := 1
 export DVC_NO_ANALYTICS := 1
+export PYTHONUTF8 := 1
 # glibc otherwise returns every large buffer to the system and pays for it again; workers of a grid get the same (s4bt/study/workers.py).
 MALLOC := MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000
 

@@ -8,11 +8,13 @@ formula, (H, N, L) exponentials, stops where it needs a gigabyte.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import torch
 
 from s4bt.files import ROOT
@@ -87,6 +89,43 @@ def memory() -> list[float]:
     return found
 
 
+def measured() -> dict[tuple[str, str], dict]:
+    """Curves of results/bench/scaling.csv: by (letter, name) sizes, ms, MB and both exponents."""
+    curves: dict[tuple[str, str], dict] = {}
+    kinds = {"": "ms", ", memory": "MB"}
+    for what, value in pd.read_csv(OUT / "scaling.csv")[["what", "value"]].itertuples(index=False):
+        if found := re.fullmatch(r"against (\w), (.+): \1 = (\d+)(, memory)?", what):
+            letter, name, size, memory = found.groups()
+            curve = curves.setdefault((letter, name), {"ms": {}, "MB": {}})
+            curve[kinds[memory or ""]][int(size)] = value
+        elif found := re.fullmatch(r"against (\w), (.+): exponent of (time|memory)", what):
+            letter, name, kind = found.groups()
+            curves[letter, name][kind] = value
+    return curves
+
+
+def draw() -> None:
+    """results/bench/scaling.png from the table; legends above the curves."""
+    use_style()
+    curves = measured()
+    figure, axes = plt.subplots(2, len(CASES), figsize=(13, 6.5), squeeze=False)
+    for column, letter in enumerate(CASES):
+        for (_, name), marker in zip([k for k in curves if k[0] == letter], "os^vD", strict=False):
+            curve = curves[letter, name]
+            for ax, kind, power in zip(axes[:, column], ("ms", "MB"), ("time", "memory")):
+                label = f"{name}: power {curve[power]:.2f}"
+                ax.loglog(*zip(*curve[kind].items()), marker=marker, ms=3, label=label)
+        axes[1, column].set_xlabel(letter)
+        for ax in axes[:, column]:
+            ax.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+            ax.minorticks_off()
+            if letter != "L":
+                ax.set_xticks(CASES[letter][0], CASES[letter][0])
+    axes[0, 0].set_ylabel("ms, forward and backward")
+    axes[1, 0].set_ylabel("memory, MB")
+    save(figure, OUT / "scaling.png")
+
+
 def main() -> None:
     torch.set_num_threads(1)
     rows, curves = [], {}
@@ -131,32 +170,8 @@ def main() -> None:
             row(f"against {letter}, {name}: exponent of {what}", power, "power", limit)
             for what, power in zip(("time", "memory"), powers)
         ]
-        curves[letter, name] = (sizes, took, rise, *powers)
-    use_style()
-    figure, axes = plt.subplots(2, 4, figsize=(12, 5))
-    for column, letter in enumerate(CASES):
-        for (found, name), marker in zip([k for k in curves if k[0] == letter], "os^"):
-            sizes, took, rise, first, second = curves[found, name]
-            axes[0, column].loglog(
-                sizes,
-                [1000 * t for t in took],
-                marker=marker,
-                ms=3,
-                label=f"{name}: power {first:.2f}",
-            )
-            axes[1, column].loglog(
-                sizes, rise, marker=marker, ms=3, label=f"{name}: power {second:.2f}"
-            )
-        axes[1, column].set_xlabel(letter)
-        for ax in axes[:, column]:
-            ax.legend(fontsize=6)
-            ax.minorticks_off()
-            if letter != "L":
-                ax.set_xticks(CASES[letter][0], CASES[letter][0])
-    axes[0, 0].set_ylabel("ms, forward and backward")
-    axes[1, 0].set_ylabel("memory, MB")
-    save(figure, OUT / "scaling.png")
     finish("scaling", rows)
+    draw()
 
 
 if __name__ == "__main__":

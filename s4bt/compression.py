@@ -15,9 +15,9 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +25,7 @@ from s4bt.nn.dss import DSS
 from s4bt.nn.s4 import Block, S4Model, with_layers
 from s4bt.reduction.dispatch import reduce
 from s4bt.reduction.methods import Method, method_named
+from s4bt.reduction.projection import check_rank
 from s4bt.reduction.quality import Received, Reference, error_row, reference
 from s4bt.reduction.ranks import Rule
 from s4bt.reduction.systems import UnstableSystem
@@ -110,6 +111,17 @@ def input_spectra(model: S4Model, sequences: Sequences) -> list[Tensor]:
     return found
 
 
+@contextmanager
+def of_layer(number: int) -> Iterator[None]:
+    """Put the layer's number in front of what is raised inside."""
+    try:
+        yield
+    except UnstableSystem as error:
+        raise UnstableSystem(f"layer {number}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"layer {number}: {error}") from error
+
+
 def ranks_of(
     model: S4Model, rank: int | Sequence[int] | Rule, sequences: Sequences | None
 ) -> list[int]:
@@ -124,10 +136,16 @@ def ranks_of(
                 )
         spectra = None if sequences is None else input_spectra(model, sequences)
         rank = rank([dss.to_lti().discretize(dss.dt()) for dss in layers], spectra)
-    ranks = [rank] * len(layers) if isinstance(rank, Integral) else list(rank)  # type: ignore
+    # one number, of whatever library, or one for each layer
+    several = np.ndim(rank) == 1 if not isinstance(rank, Tensor) else rank.dim() == 1
+    ranks: list[Any] = list(rank) if several else [rank] * len(layers)  # type: ignore[arg-type]
     if len(ranks) != len(layers):
         raise ValueError(f"{len(ranks)} ranks for {len(layers)} layers")
-    return [int(r) if isinstance(r, Integral) and not isinstance(r, bool) else r for r in ranks]
+    kept = []
+    for number, (dss, r) in enumerate(zip(layers, ranks, strict=True)):
+        with of_layer(number):
+            kept.append(check_rank(r, dss.state))
+    return kept
 
 
 def measured_options(method: Method, received: Tensor | None) -> dict[str, Any]:
@@ -136,17 +154,6 @@ def measured_options(method: Method, received: Tensor | None) -> dict[str, Any]:
     if received is not None:
         known |= {"spectrum": received, "length": received.shape[-1] - 1}
     return {name: known[name] for name in method.measures if name in known}
-
-
-@contextmanager
-def of_layer(number: int) -> Iterator[None]:
-    """Put the layer's number in front of what is raised inside."""
-    try:
-        yield
-    except UnstableSystem as error:
-        raise UnstableSystem(f"layer {number}: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"layer {number}: {error}") from error
 
 
 def _compressed_layer(

@@ -145,8 +145,8 @@ def test_a_digest_sees_names_and_contents(tmp_path):
 @pytest.mark.parametrize(
     "text, line, message",
     [
-        ("quick:\n  a: 1\n  b: 2\n  a: 3\n", 4, 'duplicate key "a", in the section .* line 2'),
-        ("quick: {}\nquick: {}\n", 2, 'duplicate key "quick"'),
+        ("quick:\n  a: 1\n  b: 2\n  a: 3\n", 4, "the key 'a' stands at line 2 already"),
+        ("quick: {}\nquick: {}\n", 2, "the key 'quick' stands at line 1 already"),
         ("quick:\n  a: [1, 2\n", None, "is not valid YAML"),
     ],
 )

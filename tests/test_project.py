@@ -36,6 +36,7 @@ HOUSE = {
         "systems",
         "gramians",
         "projection",
+        "diagonalisation",
         "balanced",
         "residualisation",
         "hankel",

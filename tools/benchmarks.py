@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 
 import pandas as pd
 
@@ -47,6 +48,11 @@ def bench_table() -> str:
     return "\n".join([markdown(head, lines), "", *listed])
 
 
+def _item(text: str) -> str:
+    """A line of a list, not wider than the texts."""
+    return textwrap.fill(f"- {text}", 100, subsequent_indent="  ")
+
+
 def speed_table() -> str:
     """The layer beside the published formula and the floor, and what other benchmarks found."""
     names = ("layer", "loop", "scaling", "grid")
@@ -68,8 +74,13 @@ def speed_table() -> str:
             "",
             "Shares, ratios, and exponents of growth fitted to the upper half of the sizes:",
             "",
-            "- batches, checkpoints, learning curve and Python, share of a laptop-scale run, worst "
-            f"of six tasks: {share:.2g}",
-            *(f"- {row.what}: {row.value:.2g}" for row in kept.itertuples()),
+            *map(
+                _item,
+                [
+                    "batches, checkpoints, learning curve and Python, share of a laptop-scale run, "
+                    f"worst of six tasks: {share:.2g}",
+                    *(f"{row.what}: {row.value:.2g}" for row in kept.itertuples()),
+                ],
+            ),
         ]
     )

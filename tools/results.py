@@ -74,9 +74,9 @@ def headline() -> str:
     return (
         f"**{rank} of {modes()} modes are enough, without any retraining: "
         f"{_lost(losses, 'weighted', rank)} points of test accuracy\nlost**, where the paper's "
-        f"truncation loses {_lost(losses, PAPER, rank)} (mean over six tasks ± 95 %). Measured on\n"
-        f"sequences of {shortest} to {longest} steps, with {seeds} seeds; on longer ones that fit "
-        "is fragile ([limits](#limits))."
+        f"truncation loses {_lost(losses, PAPER, rank)} (mean over six tasks ± 95 %). "
+        f"Measured on\nsequences of {shortest} to {longest} steps, with {seeds} seeds; on longer "
+        "ones that fit is fragile ([limits](#limits))."
     )
 
 

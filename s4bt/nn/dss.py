@@ -11,8 +11,9 @@ exp       K_h[l] = Re sum_n W_hn (exp(lambda_n dt_h) - 1) / lambda_n  exp(lambda
           with Re lambda = -exp(.)                                                       (prop. 1a)
 softmax   the same with W_hn / (exp(lambda_n dt_h length) - 1) for W_hn, any Re lambda   (prop. 1b)
 
-In single precision the kernel's error stays below 1e-6 of its size around l, however large l is:
-exponents are taken in double precision. In chunks (`s4bt.nn.convolution`) it grows by 2e-9 a step.
+In single precision the kernel's error stays below 2e-6 of its size around l, however large l is,
+until it has decayed to e^-70: exponents are taken in double precision. In chunks
+(`s4bt.nn.convolution`) it grows by up to 1e-8 of that size a step.
 
 `length` is the sequence length that normalises the softmax kernel; a shorter input takes the first
 L samples of it, so that convolution and recurrence stay equal.

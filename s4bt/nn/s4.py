@@ -107,8 +107,7 @@ class S4Model(nn.Module):
             raise ValueError(
                 f"norm is 'batch' or 'layer', pooling 'mean' or 'last'; got {norm!r}, {pooling!r}"
             )
-        if documents not in (1, 2):
-            raise ValueError(f"documents is 1 or 2; got {documents!r}")
+        documents = whole_number(documents, "documents", 1, 2)
         layers, width = whole_number(layers, "layers", 1), whole_number(width, "width", 1)
         vocabulary = whole_number(vocabulary, "vocabulary", 0)
         classes = whole_number(classes, "classes", 1)

@@ -22,19 +22,17 @@ import torch
 from torch import Tensor
 
 from s4bt.reduction.checks import whole_number
+from s4bt.reduction.diagonalisation import APART, assemble, inside, reduce_batch
 from s4bt.reduction.gramians import cauchy_cholesky, promoted
 from s4bt.reduction.projection import (
     Balanced,
-    assemble,
     check_kind,
     check_rank,
     coordinates,
     dual_factor,
     factors,
-    inside,
     project,
     real_coordinates,
-    reduce_batch,
     shifted_poles,
     states_of,
 )
@@ -178,7 +176,7 @@ def shared_balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[Diagonal
         if rank == system.modes:
             return system.times(unit), sigma * unit
         Zh, T, live = project(Lq, Lp, U[:, :rank], sigma[:rank], Vh.mH[:, :rank])
-        n, mu = int(live), shifted_poles(row)
+        n, mu = _order_between(sigma, int(live), row), shifted_poles(row)
         values, X = torch.linalg.eig(Zh[:n] @ (mu[:, None] * T[:, :n]))
         W = (C @ T[:, :n] @ X) * torch.linalg.solve(X, Zh[:n] @ b)[:, 0]  # (H, n)
         if not bool(inside(values, system.dt is not None).all()):
@@ -198,6 +196,23 @@ def require_discrete(system: DiagonalLTI, what: str) -> None:
             f"{what}, and the system is continuous: discretize it, or give its steps as the option "
             "dt"
         )
+
+
+def _order_between(sigma: Tensor, order: int, row: DiagonalLTI) -> int:
+    """The largest order, at most the given one, that does not lie between equal singular values.
+
+    Of a discrete system the given one.  Raises ValueError if there is none.
+    """
+    after = torch.nn.functional.pad(sigma, (0, 1))[1:]
+    good = (after < sigma * (1 - APART))[:order].nonzero()
+    if row.dt is not None or not order:
+        return order
+    if not len(good):
+        raise ValueError(
+            f"the layer has no reduced system of at most {order} modes: its Hankel singular values "
+            "are equal there; ask for another rank"
+        )
+    return int(good[-1, 0]) + 1
 
 
 def bt_shared(system: DiagonalLTI, rank: int) -> DiagonalLTI:

@@ -32,7 +32,7 @@ def whole_number(
 def not_negative(value: Any, name: str) -> float:
     """The value as a float.  Raises ValueError unless it is finite and 0 or more."""
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, str) else float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not 0 <= number < math.inf:

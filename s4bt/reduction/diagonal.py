@@ -22,6 +22,7 @@ from torch import Tensor
 
 from s4bt.reduction.powers import logarithms
 
+DOUBLES = {"f": 8, "c": 16}  # bytes of a real and a complex number in double precision
 SHOWN = 3  # places listed in a message
 
 
@@ -42,8 +43,17 @@ def _places(bad: Tensor) -> str:
 
 
 def as_tensor(x: Any) -> Tensor:
-    """A tensor as it is, and numbers, lists and arrays in the precision of NumPy."""
-    return x if isinstance(x, Tensor) else torch.from_numpy(np.array(x, order="C"))
+    """A tensor as it is, and numbers, lists and arrays in the precision of NumPy, at most double.
+
+    Whole numbers are taken in double precision. An array is copied.
+    """
+    if not isinstance(x, Tensor):
+        array = np.asarray(x)
+        kind = array.dtype.newbyteorder("=")
+        if array.dtype.kind in "fc" and array.dtype.itemsize > DOUBLES[array.dtype.kind]:
+            kind = np.dtype(f"{array.dtype.kind}{DOUBLES[array.dtype.kind]}")
+        x = torch.from_numpy(np.array(array, kind, order="C"))
+    return x if x.is_floating_point() or x.is_complex() else x.to(torch.float64)
 
 
 def per_batch(x: Any, like: Tensor) -> Tensor:
@@ -111,22 +121,23 @@ class DiagonalBatch:
             )
         if not poles.numel():
             raise ValueError(f"the batch is empty: poles have shape {tuple(poles.shape)}")
-        for name, values in (("poles", poles), ("residues", residues)):
-            bad = ~torch.isfinite(torch.view_as_real(values.resolve_conj())).all(-1)
-            if bad.any():
-                raise ValueError(
-                    f"{int(bad.sum())} of {bad.numel()} {name} are not finite; {_places(bad)}"
-                )
         object.__setattr__(self, "poles", poles.resolve_conj())
         object.__setattr__(self, "residues", residues.resolve_conj())
         if self.log_poles is not None:
             logs = as_tensor(self.log_poles).to(poles).resolve_conj()
-            logs = _fitted(logs, poles.shape, "log_poles")
-            object.__setattr__(self, "log_poles", logs)
+            object.__setattr__(self, "log_poles", _fitted(logs, poles.shape, "log_poles"))
+        for name in ("poles", "residues", "log_poles"):
+            if (values := getattr(self, name)) is None:
+                continue
+            bad = ~torch.isfinite(torch.view_as_real(values)).all(-1)
+            if bad.any():
+                raise ValueError(
+                    f"{int(bad.sum())} of {bad.numel()} {name} are not finite; {_places(bad)}"
+                )
         if self.dt is not None:
             per_batch(self.dt, poles)
-            if getattr(self.dt, "shape", ()):
-                step = as_tensor(self.dt).to(poles.device)
+            step = as_tensor(self.dt).to(poles.device)
+            if step.dim():
                 object.__setattr__(self, "dt", step.expand(poles.shape[:-1]))
         object.__setattr__(self, "feedthrough", self._checked_feedthrough())
 
@@ -167,6 +178,11 @@ class DiagonalBatch:
     def batch(self) -> torch.Size:
         """The batch shape (...)."""
         return self.poles.shape[:-1]
+
+    @property
+    def exponents(self) -> Tensor:
+        """a with modes exp(a t): the poles of a continuous system, the `logs` of a discrete one."""
+        return self.poles if self.dt is None else self.logs
 
     def map(self, modes: Callable, batch: Callable | None = None) -> Self:
         """The system with a function applied to each of its tensors.
@@ -266,7 +282,7 @@ class DiagonalBatch:
     def require_stable(self, what: str) -> None:
         """Raise UnstableSystem, with numbers and places, unless every pole is strictly stable."""
         excess, name = self._excess()
-        bad = excess >= 0
+        bad = ~(excess < 0)
         if bad.any():
             raise UnstableSystem(
                 f"{what} needs strictly stable poles, but {int(bad.sum())} of {bad.numel()} are "

@@ -12,13 +12,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from s4bt.reduction.checks import not_negative, whole_number
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
     FAINT,
     Problem,
     best_fit,
     damping_range,
-    exponents,
     fitted,
     minimise,
     system_at,
@@ -51,7 +51,7 @@ def gram_matrix(system: DiagonalLTI, a: Tensor) -> Tensor:
 
     Of a complex system, of E, -i E, t E, -i t E and h, as real vectors.
     """
-    discrete, lam, w = system.dt is not None, exponents(system), system.residues
+    discrete, lam, w = system.dt is not None, system.exponents, system.residues
 
     def own(b: Tensor) -> Tensor:
         e, te, tte = _moments(a[..., :, None] + b[..., None, :], discrete)
@@ -100,7 +100,7 @@ def fit_h2(
         return _root(gram_matrix(system, a), a.shape[-1])
 
     problem = Problem(table, 0, rounding, damping_range(system), RTOL)
-    point = minimise(problem, exponents(start), iterations)
+    point = minimise(problem, start.exponents, iterations)
     return system_at(system, point.a, point.x)
 
 
@@ -110,8 +110,11 @@ def h2(
     """Locally H2-optimal: least ||G - G_r||_H2 near balanced truncation.
 
     (Meier & Luenberger 1967) For diagonal layers: Sakamoto & Sato 2025. rounding: the relative
-    error of residues and exponents that the fit allows for.  Raises as `balanced_truncation`.
+    error of residues and exponents that the fit allows for.
+    Raises as `balanced_truncation`, and ValueError for options that are no such numbers.
     """
+    iterations = whole_number(iterations, "iterations", 0)
+    rounding = not_negative(rounding, "rounding")
 
     def fit(full: DiagonalLTI, start: DiagonalLTI) -> DiagonalLTI:
         def improve(index: Tensor, begin: DiagonalLTI) -> DiagonalLTI:

@@ -22,15 +22,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from s4bt.reduction.projection import (
-    SAME,
-    Balanced,
-    Realisation,
-    balanced_coordinates,
-    reduce_batch,
-)
+from s4bt.reduction.diagonalisation import APART, reduce_batch
+from s4bt.reduction.projection import Balanced, Realisation, balanced_coordinates
 from s4bt.reduction.systems import DiagonalLTI
 
+SAME = 1e-8  # singular values that differ by less than this share are one value: a root of eps
 ASIDE = 1 / 3  # an unstable pole for states that are left out: anything the selection drops
 STABLE = -0.5  # a stable pole for directions that are rounding
 
@@ -95,6 +91,11 @@ class HankelOptimal(Balanced):
     continuous: tuple[Tensor, Tensor, Tensor]
     values: Tensor  # sigma of the states, 0 of directions that are rounding
 
+    @property
+    def splits(self) -> bool:
+        """`reduced` says itself where an order is allowed."""
+        return True
+
     def reduced(self, index: Tensor, order: int) -> Realisation:
         """The optimal approximations of an order; not allowed where sigma[m - 1] = sigma[m]."""
         n, m = self.A.shape[-1], order
@@ -116,7 +117,7 @@ class HankelOptimal(Balanced):
         if self.discrete:
             A_hat, b_hat, c_hat = to_discrete(A_hat, b_hat, c_hat)
             direct = torch.zeros_like(u)
-        allowed = (sigma[:, m - 1] > s0 * (1 + SAME)) | exact
+        allowed = (sigma[:, m - 1] > s0 * (1 + APART)) | exact
         return Realisation(A_hat, b_hat, c_hat, direct, allowed)
 
 

@@ -19,12 +19,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from s4bt.reduction.projection import Balanced, Realisation, balanced_coordinates, reduce_batch
+from s4bt.reduction.diagonalisation import reduce_batch
+from s4bt.reduction.projection import Balanced, Realisation, balanced_coordinates
 from s4bt.reduction.systems import DiagonalLTI
 
 
 class Residualised(Balanced):
     """A batch in balanced coordinates that is reduced by the equations above."""
+
+    @property
+    def splits(self) -> bool:
+        """Never: A22 is singular, up to rounding, between equal singular values."""
+        return False
 
     def reduced(self, index: Tensor, order: int) -> Realisation:
         """The members `index` with `order` states.
@@ -43,7 +49,6 @@ class Residualised(Balanced):
         allowed = torch.ones(len(index), dtype=torch.bool, device=index.device)
         if n > m:
             solved, info = torch.linalg.solve_ex(A22, torch.cat([A21, b2], -1))
-            # singular only between equal singular values
             allowed = info == 0
             solved = torch.where(allowed[:, None, None], solved, 0)
         of_state, of_input = solved[..., :m], solved[..., m:]

@@ -79,7 +79,7 @@ class DiagonalLTI(DiagonalBatch):
         Raises ValueError unless the length is a whole number of 1 or more.
         """
         length = whole_number(length, "length", 1)
-        a = (self.poles if self.dt is None else self.logs).reshape(-1, self.modes)
+        a = self.exponents.reshape(-1, self.modes)
         w = self.residues.reshape(-1, self.modes)
         h = power_sum(a, w, length)
         if not self.real:
@@ -122,7 +122,7 @@ class DiagonalLTI(DiagonalBatch):
         full = self.with_conjugates()
         unit = self.unit()
         w, direct = full.residues / unit[..., None], self.feedthrough / unit
-        a = full.poles if self.dt is None else full.logs
+        a = full.exponents
         denominator = -(a[..., :, None] + a[..., None, :].conj())
         if self.dt is not None:
             denominator = -torch.expm1(-denominator)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from s4bt.reduction.diagonal import as_tensor
-from s4bt.reduction.projection import joined
+from s4bt.reduction.diagonalisation import joined
 from s4bt.reduction.systems import DiagonalLTI
 
 

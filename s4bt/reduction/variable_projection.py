@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from s4bt.reduction.balanced import balanced_truncation
-from s4bt.reduction.checks import not_negative, whole_number
 from s4bt.reduction.gramians import flattened, normalised, promoted, restored
 from s4bt.reduction.projection import check_kind, check_rank
 from s4bt.reduction.systems import DiagonalLTI
@@ -163,12 +162,7 @@ def _better(new: Point, old: Point) -> tuple[Point, Tensor]:
 
 
 def minimise(problem: Problem, a: Tensor, iterations: int) -> Point:
-    """At most so many Levenberg-Marquardt steps from a (B, r); every step taken is downhill.
-
-    Raises ValueError if their number is not whole, or `rounding` is negative or not finite.
-    """
-    not_negative(problem.rounding, "rounding")
-    iterations = whole_number(iterations, "iterations", 0)
+    """At most so many Levenberg-Marquardt steps from a (B, r); every step taken is downhill."""
     low, high = (math.log(x) for x in problem.damping_range)
     point = evaluate(problem, torch.log(-a.real).clamp(low, high), a.imag)
     mu, tiny = torch.full_like(point.f, FIRST_MU), torch.finfo(point.f.dtype).tiny
@@ -196,19 +190,12 @@ def minimise(problem: Problem, a: Tensor, iterations: int) -> Point:
     return point
 
 
-def exponents(system: DiagonalLTI) -> Tensor:
-    """The exponents a of a system, (B, r)."""
-    if system.dt is None:
-        return system.poles
-    return system.logs
-
-
 def damping_range(system: DiagonalLTI, length: int | None = None) -> tuple[float, float]:
     """Dampings beyond which a mode is a constant over `length` steps, or an impulse.
 
     Without a length: beyond MEMORIES times the memory of the slowest mode.
     """
-    damping = -exponents(system).real
+    damping = -system.exponents.real
     slowest = float(damping.min())
     slowest = slowest / MEMORIES if length is None else min(CONSTANT / length, slowest)
     return slowest, float(damping.max()) * MEMORIES if system.dt is None else IMPULSE

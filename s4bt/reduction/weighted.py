@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from s4bt.reduction.balanced import bt_limited, require_discrete
+from s4bt.reduction.checks import not_negative, whole_number
 from s4bt.reduction.diagonal import as_tensor, power_of_four
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
     Problem,
     best_fit,
     damping_range,
-    exponents,
     fitted,
     minimise,
     system_at,
@@ -87,7 +87,7 @@ def fit_weighted(
     points = [
         minimise(
             _problem(system.select(index), spectrum[index], rounding),
-            exponents(start.select(index)),
+            start.select(index).exponents,
             iterations,
         )
         for index in members.split(max(1, CHUNK // entries))
@@ -148,6 +148,8 @@ def weighted(
     in a channel; else as `bt_discrete`.
     """
     require_discrete(system, "weighted fits a discrete kernel")
+    iterations = whole_number(iterations, "iterations", 0)
+    rounding = not_negative(rounding, "rounding")
     S = checked_spectrum(system, spectrum)
     L = S.shape[-1] - 1
 

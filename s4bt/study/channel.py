@@ -63,15 +63,16 @@ def _arrays(layer: DSS, channel: int, u: Tensor) -> tuple[np.ndarray, np.ndarray
     """Kernel, poles and output of a channel."""
     kernel = layer.kernel(u.shape[-1])[channel]
     poles = layer.to_lti().poles[channel]
-    return kernel.numpy(), poles.numpy(), layer(u)[0, channel].numpy()
+    y = layer(u)[0, channel]
+    return kernel.cpu().numpy(), poles.cpu().numpy(), y.cpu().numpy()
 
 
 def _single_modes(layer: DSS, channel: int, length: int) -> np.ndarray:
     """Kernels of the single modes of a channel, (r, length)."""
     one = layer.to_lti().discretize(layer.dt()).select(channel)
-    k = torch.arange(length)
+    k = torch.arange(length, device=one.poles.device)
     assert one.log_poles is not None
-    return (one.residues[:, None] * torch.exp(one.log_poles[:, None] * k)).real.numpy()
+    return (one.residues[:, None] * torch.exp(one.log_poles[:, None] * k)).real.cpu().numpy()
 
 
 @torch.no_grad()
@@ -100,7 +101,7 @@ def follow_channel(
         errors.append(f"{method} {100 * error:.2g} %")
     modes = _single_modes(small, channel, u.shape[-1])
     system = before.to_lti().discretize(before.dt()).select(slice(channel, channel + 1))
-    sigma = hankel_singular_values(system)[0].numpy()
+    sigma = hankel_singular_values(system)[0].cpu().numpy()
     share = sigma[: 2 * rank].sum() / sigma.sum()
     said = (
         f"{2 * rank} of {len(sigma)} Hankel singular values hold {100 * share:.1f} % of their sum. "

@@ -220,6 +220,23 @@ def _line(text: str, keys: tuple) -> int | None:
     return line
 
 
+def _twins(node: Any) -> tuple[str, int, int] | None:
+    """The first key that a mapping below a node holds twice, and both its lines."""
+    if isinstance(node, SequenceNode):
+        return next(filter(None, map(_twins, node.value)), None)
+    if not isinstance(node, MappingNode):
+        return None
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        here = key.start_mark.line + 1
+        if key.value in lines:
+            return key.value, lines[key.value], here
+        lines[key.value] = here
+        if found := _twins(value):
+            return found
+    return None
+
+
 def _read(path: Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
@@ -256,10 +273,10 @@ def load_scale(scale: str, path: Path = PARAMS) -> Scale:
     try:
         params = YAML(typ="safe").load(_read(path))
     except DuplicateKeyError as error:
-        first, again = error.context_mark, error.problem_mark
+        key, first, again = _twins(YAML(typ="safe").compose(_read(path)))
         raise UserError(
-            f"{path}, line {again.line + 1}: {error.problem.partition(' with')[0]}, in the section "
-            f"that begins at line {first.line + 1}. Delete one of the two"
+            f"{path}, line {again}: the key {key!r} stands at line {first} already. Delete one of "
+            "the two"
         ) from error
     except YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error

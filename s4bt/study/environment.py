@@ -4,11 +4,16 @@ Instruction sets shape every sum: with these, PyTorch, MKL, OpenBLAS and NumPy t
 every x86-64 processor with AVX2 (since 2013), and give the same bits. MKL's portable code path is
 asked for by name, because the faster one is chosen by the maker of the processor, too.
 Other processors and accelerators ignore these names, and round otherwise.
+
+    eval "$(python -m s4bt.study.environment)"
+
+sets them in a shell, for workers that are started by hand.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -41,3 +46,7 @@ def fix(environment: MutableMapping[str, str], root: Path) -> None:
     for name in ("IPYTHONDIR", "MPLCONFIGDIR"):
         (own / name.lower()).mkdir(parents=True, exist_ok=True)
         environment[name] = os.fspath(own / name.lower())
+
+
+if __name__ == "__main__":
+    print("\n".join(f"export {name}={shlex.quote(value)}" for name, value in FIXED.items()))

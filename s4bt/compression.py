@@ -26,13 +26,12 @@ from s4bt.nn.s4 import Block, S4Model, with_layers
 from s4bt.reduction.dispatch import reduce
 from s4bt.reduction.methods import Method, method_named
 from s4bt.reduction.projection import check_rank
-from s4bt.reduction.quality import Received, Reference, error_row, reference
+from s4bt.reduction.quality import AT_ONCE, Received, Reference, error_row, reference
 from s4bt.reduction.ranks import Rule
 from s4bt.reduction.systems import UnstableSystem
 
 # Relative error that storing and evaluating a kernel in float32 may add; fits take it into account.
 FLOAT32_ROUNDING = 2.0**-22
-AT_ONCE = 64  # calibration sequences that pass through a layer together
 
 Sequences = tuple[Tensor, Tensor | None]
 

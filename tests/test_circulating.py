@@ -152,7 +152,8 @@ def test_folders_behind_links_are_found_and_loops_end(task, release, tmp_path): 
         (root / path.name).symlink_to(elsewhere / path.name)
     (elsewhere / "loop").symlink_to(root)
     (root / "again").symlink_to(elsewhere)
-    (root / "gone").symlink_to(tmp_path / "nowhere")
+    for name in ("gone", "basic_train.tsv", "metadata"):
+        (root / name).symlink_to(tmp_path / "nowhere")
     for path in [p for p in elsewhere.rglob("*") if p.is_dir() and p.name in ("neg", "tsv_data")]:
         (root / path.name).mkdir(exist_ok=True)  # a second way to the folder itself
         (root / path.name / path.parent.name).mkdir(exist_ok=True)

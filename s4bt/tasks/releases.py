@@ -110,10 +110,10 @@ class Found:
     def __getitem__(self, key: str) -> Path:
         return self.paths[key]
 
-    def notes(self, more: int = 0) -> list[str]:
-        """What a reader of the arrays is told; more: files skipped elsewhere."""
-        number = self.skipped + more
-        return [f"{number} files that an operating system left behind were skipped"] * bool(number)
+    def notes(self) -> list[str]:
+        """What a reader of the arrays is told."""
+        said = f"{self.skipped} files that an operating system left behind were skipped"
+        return [said] * bool(self.skipped)
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -156,7 +156,7 @@ def look(root: Path, wanted: dict[str, str]) -> tuple[dict[str, list[Path]], int
             parts = (*above, *path.relative_to(root).parts)
             for key, end in ends.items():
                 fits = name in ("", end[-1]) and parts[-len(end) :] == end
-                if fits and not left_behind(path.relative_to(root)):
+                if fits and path.exists() and not left_behind(path.relative_to(root)):
                     found[key].append(path)
         seen += [str(here / name) for name in whole[: SHOWN - len(seen)]]
     return found, skipped, seen

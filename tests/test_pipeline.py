@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import nbformat
 import pandas as pd
@@ -302,6 +303,29 @@ def test_a_killed_run_leaves_no_writer_and_nothing_half_written(quick):
         .replace("Data and pipelines are up to date.", "")
         .strip()
     )
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.7])
+def test_a_stage_whose_starter_is_killed_while_it_starts_ends_too(clone, seconds):
+    """A second of imports passes before it can watch anybody."""
+    command = f"{sys.executable} -m s4bt.study.notebook notebooks/pipeline/10_prepare.ipynb"
+    starter = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import subprocess, sys; subprocess.run(sys.argv[1], shell=True, check=False)",
+            f"{command} --scale quick --task listops; true",
+        ],
+        cwd=clone,
+        stderr=subprocess.DEVNULL,
+        env={**ENVIRONMENT, "PYTHONPATH": str(clone)},
+    )
+    time.sleep(seconds)
+    family = psutil.Process(starter.pid).children(recursive=True)
+    starter.kill()
+    starter.wait()
+    _, alive = psutil.wait_procs(family, timeout=120)
+    assert not alive and not (clone / "results/quick/listops").exists()
 
 
 def test_a_run_on_two_processes_is_found_finished_by_its_stage(quick):

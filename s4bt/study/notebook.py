@@ -21,13 +21,19 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
+
+# Parent and grandparent, taken at once: they may be killed in the seconds that the imports take.
+PARENTS = psutil.Process().parents()[:2]
+BY_SHELL = bool(PARENTS) and PARENTS[0].name() in ("sh", "bash", "dash", "zsh")
+STARTED_BY = PARENTS if BY_SHELL else PARENTS[:1]  # whoever of these ends, ends this process
+
 sys.modules["rfc3987_syntax"] = (
     None  # jsonschema's optional IRI checker takes 1.7 s to import; notebooks hold no IRIs
 )
 
 import nbformat
 import papermill
-import psutil
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
@@ -64,13 +70,6 @@ def scrub(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 else:
                     cell.outputs.append(out)
     return notebook
-
-
-def ancestors() -> list[psutil.Process]:
-    """This process's parent and, if that is only a shell, its parent."""
-    parents = psutil.Process().parents()
-    shell = bool(parents) and parents[0].name() in ("sh", "bash", "dash", "zsh")
-    return parents[: 2 if shell else 1]
 
 
 def end_with(processes: list[psutil.Process]) -> None:
@@ -213,7 +212,7 @@ def main() -> int:
     parser.add_argument("--scale", required=True, help="a section of params.yaml")
     parser.add_argument("--task", help=", ".join(TASKS))
     options = parser.parse_args()
-    end_with(ancestors())
+    end_with(STARTED_BY)
     try:
         run(options.notebook, options.scale, options.task)
     except UserError as error:

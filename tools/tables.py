@@ -1,4 +1,4 @@
-"""Write every number of README.md and docs/ from the results: python -m tools.tables [--check].
+"""Write the tables of README.md and docs/ from the results: python -m tools.tables [--check].
 
 A text holds pairs of lines <!-- name: make table --> and <!-- end of name -->; what stands between
 them is written here, from files that hold full precision, and rounded once. --check only compares.

@@ -306,9 +306,10 @@ def test_a_killed_run_leaves_no_writer_and_nothing_half_written(quick):
     )
 
 
-def imports_psutil(process):
+def knows_who_started_it(process):
+    """It has begun to import what comes after it asked: nbformat, which loads rpds."""
     with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        return any("_psutil" in each.path for each in process.memory_maps())
+        return any("rpds" in each.path for each in process.memory_maps())
     return False
 
 
@@ -328,10 +329,10 @@ def test_a_stage_whose_starter_is_killed_while_it_starts_ends_too(clone):
     )
     while True:
         family = psutil.Process(starter.pid).children(recursive=True)
-        if any(map(imports_psutil, family)):
+        if any(map(knows_who_started_it, family)):
             break
+        assert starter.poll() is None
         time.sleep(0.01)
-    time.sleep(0.1)
     starter.kill()
     starter.wait()
     _, alive = psutil.wait_procs(family, timeout=120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from s4bt.reduction.gramians import promoted
@@ -65,7 +66,8 @@ def reduce(
         )
     if dt is not None and not entry.continuous:
         kernel = promoted(system).discretize(dt)
-        return reduce(kernel, rank, method, None, unstable, **options).to_continuous()
+        small = reduce(kernel, rank, method, None, unstable, **options).to_continuous()
+        return replace(small, poles=small.poles[:1].expand_as(small.poles)) if entry.ties else small
     if unstable == "keep" and not bool(system.stable().all()):
         return keep_unstable(promoted(system), rank, entry.reducer, options)
     return entry.reducer(system, rank, **options)

@@ -25,7 +25,7 @@ class Method:
     bounded: whether the H-infinity error is at most twice the sum of the discarded values.
     feedthrough: whether the reduced kernel has one of its own.
     measures: the options that `s4bt.compress` fills in, from the layer's inputs ("spectrum",
-    "length") or from its number format ("rounding").
+    "length") or from its number format ("perturbation").
     """
 
     name: str
@@ -37,6 +37,7 @@ class Method:
     bounded: bool = False
     feedthrough: bool = False
     measures: tuple[str, ...] = ()
+    ties: bool = False
 
     @property
     def reducer(self) -> Callable:
@@ -121,13 +122,21 @@ _ALL = (
         marker="v",
     ),
     Method(
+        "energy",
+        "modal.energy",
+        "the modes with the largest energy",
+        balances="kernel",
+        colour="#b3a100",
+        marker="^",
+    ),
+    Method(
         "h2",
         "h2.h2",
         "the nearest kernel in the sum of squares, a local optimum",
         balances="kernel",
         colour="#d986b5",
         marker="p",
-        measures=("rounding",),
+        measures=("perturbation",),
     ),
     Method(
         "hankel",
@@ -145,7 +154,18 @@ _ALL = (
         colour="#d55e00",
         marker="*",
         feedthrough=True,
-        measures=("rounding", "spectrum"),
+        measures=("perturbation", "spectrum"),
+    ),
+    Method(
+        "weighted-shared",
+        "weighted.weighted_shared",
+        "the same with poles that all channels share",
+        balances="kernel",
+        colour="#ca9161",
+        marker="d",
+        feedthrough=True,
+        measures=("perturbation", "spectrum"),
+        ties=True,
     ),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

@@ -25,6 +25,12 @@ def modal_scores(system: DiagonalLTI) -> Tensor:
     return system.residues.abs() / damping
 
 
+def energies(system: DiagonalLTI) -> Tensor:
+    """Squared H2 norm of every complex mode alone, (..., N)."""
+    damping = -2 * system.poles.real if system.dt is None else -torch.expm1(2 * system.logs.real)
+    return system.residues.abs().square() / damping
+
+
 def modal(system: DiagonalLTI, rank: int) -> DiagonalLTI:
     """The r modes of each channel that contribute most by `modal_scores`.
 
@@ -36,3 +42,15 @@ def modal(system: DiagonalLTI, rank: int) -> DiagonalLTI:
     check_kind(system)
     system.require_stable("modal truncation")
     return system.take(modal_scores(system).topk(rank, -1).indices)
+
+
+def energy(system: DiagonalLTI, rank: int) -> DiagonalLTI:
+    """The r modes of each channel with the largest `energies`.
+
+    For state space layers: Padhy et al. 2026, AIRE-Prune.
+    Raises as `modal`.
+    """
+    rank = check_rank(rank, system.modes)
+    check_kind(system)
+    system.require_stable("modal truncation")
+    return system.take(energies(system).topk(rank, -1).indices)

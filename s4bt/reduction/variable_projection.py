@@ -16,13 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from s4bt.reduction.balanced import balanced_truncation
 from s4bt.reduction.gramians import flattened, normalised, promoted, restored
+from s4bt.reduction.inner_products import Target
 from s4bt.reduction.projection import check_kind, check_rank
 from s4bt.reduction.systems import DiagonalLTI
 
@@ -37,11 +38,15 @@ LONGEST_STEP = 2.0  # in alpha, and in omega / |a|
 
 # Levenberg-Marquardt: mu is the share of the diagonal that is added. It falls to a fifth after a
 # success and grows fourfold after a failure; beyond GIVEN_UP no downhill step is found any more.
+ITERATIONS = 60  # Levenberg-Marquardt steps; most fits end before
 FIRST_MU = 1e-3
 AFTER_SUCCESS, AFTER_FAILURE = 0.2, 4.0
 LEAST_MU, MOST_MU, GIVEN_UP = 1e-12, 1e12, 1e8
+PATIENCE, ENOUGH = 5, 1e-3
 RIDGE = 1e-12  # of the largest diagonal entry, for directions that nothing depends on
+DIGITS = 1e-12  # of a Gram matrix, relative: smaller parts of it are taken for rounding
 
+AT_ONCE = 2**20  # exponentials that are worked on together
 MEMORIES = 20  # a mode may be so many times slower or faster than all modes of the system
 IMPULSE = 40.0  # damping per step: exp(-40) is an impulse
 CONSTANT = 1e-3  # decay over the whole sequence: a constant
@@ -49,29 +54,40 @@ CONSTANT = 1e-3  # decay over the whole sequence: a constant
 
 @dataclass(frozen=True)
 class Problem:
-    """What is fitted.
+    """What is fitted, for a flat batch of B systems.
 
-    table(a) -> M (B, m, 4 r + extra + 1): columns Re E, Im E, the extra ones, t Re E, t Im E and
-    the target, in any orthonormal coordinates. extra: basis functions that do not depend on the
-    poles. rounding = eps adds sum_n eps^2 |v_n|^2 (||E_n||^2 + |a_n|^2 ||t E_n||^2): the expected
-    squared error when residues and exponents are stored with that relative error. It keeps large
-    terms that cancel out of the fit. damping_range: of -Re a. Combinations of the basis that are
-    shorter than rtol are taken for rounding.
+    target: the systems and their inputs. damping_range: of -Re a. steps (B): the systems share one
+    set of poles lambda, and a = lambda steps; None: each has its own. perturbation = eps adds the
+    expected squared error when every number is stored with the relative error eps:
+
+        eps^2 (sum_n |v_n|^2 (||E_n||^2 + |a_n|^2 ||t E_n||^2) + d^2 ||impulse||^2
+               + ||Re sum_n v_n a_n t E_n||^2)
+
+    of residues, exponents, the feedthrough and the step, which moves all exponents together.
     """
 
-    table: Callable[[Tensor], Tensor]
-    extra: int
-    rounding: float
+    target: Target
+    perturbation: float
     damping_range: tuple[float, float]
-    rtol: float
+    steps: Tensor | None = None
+
+    @property
+    def extra(self) -> int:
+        """1 if there is a feedthrough to fit, else 0."""
+        return int(self.target.correlation is not None)
+
+    def select(self, index: Tensor) -> Problem:
+        """Some members of the batch."""
+        return replace(self, target=self.target.select(index))
 
 
 @dataclass(frozen=True)
 class Point:
-    """Poles of a batch, their best residues, and where the squared residual falls from there.
+    """Poles of a batch, their best residues, and where the expected error falls from there.
 
-    x (B, 2 r + extra), with v = x_re - i x_im; f (B), the squared residual; descent (B, 2 r), minus
-    half its gradient with respect to (alpha, omega / |a|); H, the Gauss-Newton matrix.
+    x (B, 2 r + extra), with v = x_re - i x_im; f (B), the expected squared error; descent (B, 2 r),
+    minus half its gradient with respect to (alpha, omega / |a|); H, the Gauss-Newton matrix. If the
+    systems share their poles, alpha, omega, f, descent and H are of the one set, (1, ...).
     """
 
     alpha: Tensor
@@ -87,47 +103,67 @@ class Point:
         return torch.complex(-torch.exp(self.alpha), self.omega)
 
 
-def _price_rows(M: Tensor, a: Tensor, problem: Problem) -> Tensor:
-    """Rows below M whose squares are the expected error of rounded residues and exponents."""
-    r = a.shape[-1]
+def _two_by_two(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """The matrix of four diagonal blocks."""
+    a, b, c, d = map(torch.diag_embed, (a, b, c, d))
+    return torch.cat([torch.cat([a, b], -1), torch.cat([c, d], -1)], -2)
 
-    def mean_square(columns: Tensor) -> Tensor:
-        return columns.square().sum(-2).unflatten(-1, (2, r)).mean(-2)
 
-    slopes = M[..., 2 * r + problem.extra : -1]
-    price = mean_square(M[..., : 2 * r]) + a.abs().square() * mean_square(slopes)
-    price = price.sqrt() * problem.rounding
-    rows = torch.zeros(*M.shape[:-2], 2 * r, M.shape[-1], dtype=M.dtype, device=M.device)
-    rows.diagonal(dim1=-2, dim2=-1)[..., :] = torch.cat([price, price], -1)
-    return rows
+def _prices(G: Tensor, a: Tensor, problem: Problem) -> Tensor:
+    """The expected squared error of a perturbation, as a quadratic form in x."""
+    r, extra = a.shape[-1], problem.extra
+    size, slopes = G.diagonal(dim1=-2, dim2=-1), slice(2 * r + extra, -1)
+
+    def mean(columns: Tensor) -> Tensor:
+        return columns.unflatten(-1, (2, r)).mean(-2)
+
+    each = mean(size[..., : 2 * r]) + a.abs().square() * mean(size[..., slopes])
+    each = torch.cat([each, each, size[..., 2 * r : 2 * r + extra]], -1)
+    turn = _two_by_two(a.real, a.imag, -a.imag, a.real)
+    together = turn.mT @ G[..., slopes, slopes] @ turn
+    return problem.perturbation**2 * (torch.diag_embed(each) + pad(together, (0, extra, 0, extra)))
 
 
 def evaluate(problem: Problem, alpha: Tensor, omega: Tensor) -> Point:
     """Eliminate the residues at these poles."""
-    a = torch.complex(-torch.exp(alpha), omega)
-    r, M = a.shape[-1], problem.table(a)
-    if problem.rounding:
-        M = torch.cat([M, _price_rows(M, a, problem)], -2)
-    width = 2 * r + problem.extra
-    basis, slopes, y = M[..., :width], M[..., width:-1], M[..., -1:]
-    size = basis.norm(dim=-2, keepdim=True)
-    faint = size[..., r : 2 * r] < FAINT * size[..., :r]
-    imaginary = basis[..., r : 2 * r].masked_fill(faint, 0)
-    basis = torch.cat([basis[..., :r], imaginary, basis[..., 2 * r :]], -1)
-    size = torch.where(size > 0, size, 1)
-    pinv = torch.linalg.pinv(basis / size, rtol=problem.rtol)
-    x = pinv @ y
-    rest = y - basis / size @ x
-    x = (x / size.mT)[..., 0]
-    re, im = slopes[..., :r], slopes[..., r:]
-    # a real pole stays real: the symmetry is not left by rounding
-    im = torch.where(faint, 0, im)
-    x_re, x_im = x[:, None, :r], x[:, None, r : 2 * r]
-    by_alpha = (x_re * re + x_im * im) * a.real[:, None]
-    by_omega = (x_im * re - x_re * im) * a.abs()[:, None]
-    J = torch.cat([by_alpha, by_omega], -1)  # (B, m, 2 r)
-    J = J - basis / size @ (pinv @ J)
-    return Point(alpha, omega, x, rest.square().sum((-1, -2)), (J.mT @ rest)[..., 0], J.mT @ J)
+    with torch.enable_grad():
+        here = torch.stack([alpha, omega]).detach().requires_grad_()
+        own_alpha, own_omega = here
+        if problem.steps is not None:
+            own_alpha = own_alpha + problem.steps.log()[:, None]
+            own_omega = own_omega * problem.steps[:, None]
+        a = torch.complex(-torch.exp(own_alpha), own_omega)
+        r, G = a.shape[-1], problem.target.gram(a)
+        width = 2 * r + problem.extra
+        normal = G[..., :width, :width]
+        if problem.perturbation:
+            normal = normal + _prices(G, a, problem)
+        inverse = _inverse(normal.detach(), r)
+        y = G[..., :width, -1:]
+        x = inverse @ y.detach()
+        # at the best x the derivative does not see that x moves
+        f = (G[..., -1:, -1:] - 2 * y.mT @ x + x.mT @ normal @ x)[..., 0, 0]
+        slope = torch.autograd.grad(f.sum(), here)[0]
+    a, G, f, x = a.detach(), G.detach(), f.detach(), x[..., 0]
+    x_re, x_im, size = x[:, :r], x[:, r : 2 * r], a.abs()
+    K = _two_by_two(x_re * a.real, x_im * size, x_im * a.real, -x_re * size)
+    across, slopes = G[..., width:-1, :width], G[..., width:-1, width:-1]
+    H = K.mT @ (slopes - across @ inverse @ across.mT) @ K
+    descent = -torch.cat([slope[0], slope[1] * torch.complex(alpha.exp(), omega).abs()], -1) / 2
+    if problem.steps is not None:
+        f, H = f.sum(0, keepdim=True), H.sum(0, keepdim=True)
+    return Point(alpha, omega, x, f, descent, H)
+
+
+def _inverse(normal: Tensor, r: int) -> Tensor:
+    """Of the normal equations; what is rounding, such as Im E of a real pole, stays out."""
+    size = normal.diagonal(dim1=-2, dim2=-1)
+    out = size <= 0
+    out[..., r : 2 * r] |= size[..., r : 2 * r] < FAINT**2 * size[..., :r]
+    scale = torch.where(out, 0, torch.where(out, 1, size).rsqrt())
+    scaled = normal * scale[..., :, None] * scale[..., None, :]
+    C = torch.linalg.cholesky(scaled + torch.diag_embed(torch.where(out, 1.0, DIGITS)))
+    return torch.cholesky_inverse(C) * scale[..., :, None] * scale[..., None, :]
 
 
 def _stuck(point: Point, low: float, high: float) -> Tensor:
@@ -161,31 +197,66 @@ def _better(new: Point, old: Point) -> tuple[Point, Tensor]:
     return Point(*map(pick, vars(new).values(), vars(old).values())), better
 
 
-def minimise(problem: Problem, a: Tensor, iterations: int) -> Point:
-    """At most so many Levenberg-Marquardt steps from a (B, r); every step taken is downhill."""
+def _bounds(problem: Problem) -> tuple[float, float]:
+    """Least and largest alpha."""
     low, high = (math.log(x) for x in problem.damping_range)
+    if problem.steps is None:
+        return low, high
+    return low - math.log(problem.steps.max()), high - math.log(problem.steps.min())
+
+
+def _step(point: Point, mu: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """A Levenberg-Marquardt step (B, 2 r), and the relative size of the gradient (B)."""
+    stuck = _stuck(point, low, high)
+    g = point.descent.masked_fill(stuck, 0)
+    H = point.H.masked_fill(stuck[:, :, None] | stuck[:, None, :], 0)
+    diagonal = H.diagonal(dim1=-2, dim2=-1)
+    largest = diagonal.amax(-1, keepdim=True)
+    scaled = g / torch.where(diagonal > 0, diagonal, 1).sqrt()
+    tiny = torch.finfo(point.f.dtype).tiny
+    steepness = scaled.norm(dim=-1) / point.f.clamp_min(tiny).sqrt()
+    # nothing to fit: no step
+    diagonal = torch.where(largest > 0, diagonal + RIDGE * largest, 1)
+    damped = H + torch.diag_embed(mu[:, None] * diagonal)
+    return torch.linalg.solve(damped, g[..., None])[..., 0], steepness
+
+
+def _members(point: Point, index: Tensor) -> Point:
+    """Some members of the batch."""
+    return Point(*(x[index] for x in vars(point).values()))
+
+
+def _replaced(point: Point, index: Tensor, new: Point) -> Point:
+    """The batch with the members `index` in place of those that it had."""
+    pairs = zip(vars(point).values(), vars(new).values(), strict=True)
+    return Point(*(old.index_copy(0, index, x) for old, x in pairs))
+
+
+def minimise(problem: Problem, a: Tensor, iterations: int) -> Point:
+    """At most so many Levenberg-Marquardt steps from a (B, r); every step taken is downhill.
+
+    A member ends when its gradient vanishes, or when PATIENCE steps gained less than a share ENOUGH
+    of what is left.
+    """
+    low, high = _bounds(problem)
     point = evaluate(problem, torch.log(-a.real).clamp(low, high), a.imag)
-    mu, tiny = torch.full_like(point.f, FIRST_MU), torch.finfo(point.f.dtype).tiny
-    for _ in range(iterations):
-        stuck = _stuck(point, low, high)
-        g = point.descent.masked_fill(stuck, 0)
-        H = point.H.masked_fill(stuck[:, :, None] | stuck[:, None, :], 0)
-        diagonal = H.diagonal(dim1=-2, dim2=-1)
-        largest = diagonal.amax(-1, keepdim=True)
-        scaled = g / torch.where(diagonal > 0, diagonal, 1).sqrt()
-        steepness = scaled.norm(dim=-1) / point.f.clamp_min(tiny).sqrt()
-        # nothing to fit: no step
-        diagonal = torch.where(largest > 0, diagonal + RIDGE * largest, 1)
-        damped = H + torch.diag_embed(mu[:, None] * diagonal)
-        step = torch.linalg.solve(damped, g[..., None])[..., 0]
-        trial = evaluate(problem, *_moved(point, step, low, high))
-        before = point.f
-        point, better = _better(trial, point)
-        gain = ((before - trial.f) / before.clamp_min(tiny)).masked_fill(~better, 0)
+    mu = torch.full_like(point.f, FIRST_MU)
+    before, active = point.f, torch.arange(len(point.f), device=a.device)
+    for count in range(1, iterations + 1):
+        here = point if problem.steps is not None else _members(point, active)
+        some = problem if problem.steps is not None else problem.select(active)
+        step, steepness = _step(here, mu[active], low, high)
+        trial = evaluate(some, *_moved(here, step, low, high))
+        new, better = _better(trial, here)
+        point = new if problem.steps is not None else _replaced(point, active, new)
         factor = torch.where(better, AFTER_SUCCESS, AFTER_FAILURE)
-        mu = (mu * factor).clamp(LEAST_MU, MOST_MU)
-        given_up = (mu > GIVEN_UP) & (gain == 0)
-        if bool(((steepness < GRADIENT) | given_up).all()):
+        mu[active] = (mu[active] * factor).clamp(LEAST_MU, MOST_MU)
+        going = (steepness > GRADIENT) & ((mu[active] < GIVEN_UP) | better)
+        if count % PATIENCE == 0:
+            gained = (before - point.f)[active] > ENOUGH * point.f[active]
+            before, going = point.f, going & gained
+        active = active[going]
+        if not len(active):
             break
     return point
 
@@ -216,77 +287,37 @@ def system_at(
     )
 
 
-def _opened(start: DiagonalLTI) -> tuple[DiagonalLTI, Tensor]:
-    """The start with its real poles opened into conjugate pairs, and which members had any."""
-    real = (start.poles.imag == 0) & (start.residues != 0)
-    a = start.poles if start.dt is None else start.log_poles
-    assert a is not None
-    aside = torch.where(a.imag == 0, OPENED, -OPENED) * a.real.abs().clamp(max=1)
-    turned = torch.complex(a.real, torch.where(real, a.imag + aside, a.imag))
-    discrete = start.dt is not None
-    new = replace(
-        start,
-        poles=torch.exp(turned) if discrete else turned,
-        log_poles=turned if discrete else None,
-    )
-    return new, real.any(-1).nonzero()[:, 0]
+def _opened(a: Tensor) -> Tensor:
+    """Exponents with the real ones turned into conjugate pairs."""
+    aside = OPENED * a.real.abs().clamp(max=1)
+    return torch.complex(a.real, torch.where(a.imag == 0, aside, a.imag))
 
 
-def _from_every_start(
-    improve: Callable[[Tensor, DiagonalLTI], DiagonalLTI], starts: list[DiagonalLTI]
-) -> list[DiagonalLTI]:
-    """The starts, and improve(index, start) of each of them.
+def _chunks(problem: Problem, modes: int) -> tuple[Tensor, ...]:
+    """Members whose tables fit into memory together."""
+    r = problem.target.correlation
+    entries = modes * (1 if r is None else r.shape[-1])
+    members = torch.arange(len(problem.target.energy), device=problem.target.energy.device)
+    return members.split(max(1, AT_ONCE // entries))
 
-    Where the first has real poles, also of the first with those opened into conjugate pairs: a fit
-    keeps a real pole real, because to both sides of the real axis the error is the same.
+
+def best_fit(problem: Problem, starts: list[DiagonalLTI], iterations: int) -> Point:
+    """Of the fits from all starts, the best of each member.
+
+    Real poles also start opened into conjugate pairs: a fit keeps a real pole real, because to both
+    sides of the real axis the error is the same.
     """
-    every = torch.arange(len(starts[0].poles), device=starts[0].poles.device)
-    found = [*starts, *(improve(every, start) for start in starts)]
-    start = starts[0]
-    if not start.real:
-        return found
-    opened, index = _opened(start)
-    if len(index):
-        new = improve(index, opened.select(index))
-        logs = start.log_poles
-        if logs is not None:
-            assert new.log_poles is not None
-            logs = logs.index_copy(0, index, new.log_poles)
-        direct = start.feedthrough.index_copy(0, index, new.feedthrough)
-        poles = start.poles.index_copy(0, index, new.poles)
-        residues = start.residues.index_copy(0, index, new.residues)
-        found.append(
-            replace(start, poles=poles, residues=residues, log_poles=logs, feedthrough=direct)
-        )
-    return found
-
-
-def _best_of(candidates: list[DiagonalLTI], error: Callable[[DiagonalLTI], Tensor]) -> DiagonalLTI:
-    """Of flat batches of one shape, the candidate with the least error for every member."""
-    errors = torch.stack([error(candidate) for candidate in candidates])
-    first = errors.nan_to_num(nan=torch.inf).argmin(0)
-    members = torch.arange(len(first), device=first.device)
-
-    def pick(name: str) -> Any:
-        tensors = [getattr(candidate, name) for candidate in candidates]
-        return None if tensors[0] is None else torch.stack(tensors)[first, members]
-
-    return replace(
-        candidates[0],
-        poles=pick("poles"),
-        residues=pick("residues"),
-        log_poles=pick("log_poles"),
-        feedthrough=pick("feedthrough"),
-    )
-
-
-def best_fit(
-    improve: Callable[[Tensor, DiagonalLTI], DiagonalLTI],
-    starts: list[DiagonalLTI],
-    error: Callable[[DiagonalLTI], Tensor],
-) -> DiagonalLTI:
-    """Of the starts and what improve(members, start) makes of them, the best of each member."""
-    return _best_of(_from_every_start(improve, starts), error)
+    every = [start.exponents for start in starts]
+    if problem.target.real:
+        every += [_opened(a) for a in every if bool((a.imag == 0).any())]
+    found = []
+    for index in _chunks(problem, starts[0].modes):
+        some = problem.select(index)
+        point = minimise(some, every[0][index], iterations)
+        for a in every[1:]:
+            point, _ = _better(minimise(some, a[index], iterations), point)
+        found.append(point)
+    return Point(*(torch.cat(x) for x in zip(*(vars(p).values() for p in found), strict=True)))
 
 
 def fitted(

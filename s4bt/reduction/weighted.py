@@ -1,37 +1,47 @@
-"""`weighted`: the small kernel with the least output error on the inputs that a layer receives.
+"""`weighted`: the small kernel with the least expected output error on what a layer receives.
 
-L        length of the sequences
-K        (H, L)      kernel: the first L samples of the impulse response
-S        (H, L + 1)  spectrum of a layer's inputs, the mean of |rfft(u, 2L)|^2 over sequences
-E_n      exp(a_n t); a and the fit as in `variable_projection`
+L     length of the sequences
+S     (H, L + 1)  spectrum of a layer's inputs, the mean of |rfft(u, 2L)|^2 over sequences
+r[k]  (H, L)      their autocorrelation, irfft(S): sum_t u[t] u[t + k], the mean over sequences
+K     kernels, for all time
 
-    sum_f S(f) |K(f) - K_r(f)|^2   with both kernels zero-padded to 2 L
+    int S(f) |K(f) - K_r(f)|^2 df   the mean energy of (K - K_r) * u over all time, plus
+    mu mean(S) ||K - K_r||^2        the same of white inputs with a share mu of the energy, plus
+    what a relative error eps of every number of K_r adds to it in expectation
 
-is the mean energy of (K - K_r) * u over the inputs u. `weighted` minimises it over residues and a
-feedthrough, which is linear least squares, and over poles.
+The first two are one sum with r[0] (1 + mu) for r[0], in closed form (`inner_products`). Without
+mu nothing holds the kernel at frequencies that the sequences lack, such as those of longer ones;
+without eps large terms cancel, and no number of the fit may change.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from s4bt.reduction.balanced import bt_limited, require_discrete
+from s4bt.reduction.balanced import bt_limited, bt_shared, require_discrete
 from s4bt.reduction.checks import not_negative, whole_number
-from s4bt.reduction.diagonal import as_tensor, power_of_four
+from s4bt.reduction.diagonal import as_tensor, per_batch, power_of_four
+from s4bt.reduction.gramians import promoted
+from s4bt.reduction.projection import check_rank
+from s4bt.reduction.inner_products import Target
+from s4bt.reduction.modal import energy
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
+    ITERATIONS,
     Problem,
     best_fit,
     damping_range,
-    fitted,
+    evaluate,
     minimise,
+    fitted,
     system_at,
 )
 
-ITERATIONS = 12  # Levenberg-Marquardt steps from each start
-RTOL = 1e-12
-CHUNK = 2**22  # entries of the tables that are worked on at a time
+PERTURBATION = 2.0**-9
+WHITE = 0.1
 
 
 def _weights(spectrum: Tensor) -> Tensor:
@@ -54,46 +64,13 @@ def output_energy(kernel: Tensor, spectrum: Tensor) -> Tensor:
     return (K * _weights(spectrum)).abs().square().sum(-1)
 
 
-def _problem(part: DiagonalLTI, spectrum: Tensor, rounding: float) -> Problem:
-    L, root = spectrum.shape[-1] - 1, _weights(spectrum)[:, None]
-    t = torch.arange(L, dtype=spectrum.dtype, device=spectrum.device)
-    target = part.impulse_response(L)[:, None]
-    impulse = torch.zeros_like(target)
-    impulse[..., 0] = 1.0
-
-    def table(a: Tensor) -> Tensor:
-        E = torch.exp(a[..., None] * t)  # (H, r, L)
-        rows = torch.cat([E.real, E.imag, impulse, t * E.real, t * E.imag, target], -2)
-        M = torch.view_as_real(torch.fft.rfft(rows, 2 * L) * root).flatten(-2)
-        return torch.linalg.qr(M.mT, mode="r").R
-
-    return Problem(table, 1, rounding, damping_range(part, L), RTOL)
-
-
-def fit_weighted(
-    system: DiagonalLTI,
-    start: DiagonalLTI,
-    spectrum: Tensor,
-    iterations: int = ITERATIONS,
-    rounding: float = 0.0,
-) -> tuple[DiagonalLTI, Tensor]:
-    """The system near `start`, with a feedthrough, that has a least mean output error.
-
-    system, start: flat batches of discrete real systems; spectrum: (H, L + 1). What the kernel does
-    after L steps does not count. Returns the system and its squared error (H).
-    """
-    entries = 2 * spectrum.shape[-1] * (4 * start.modes + 2)
-    members = torch.arange(len(system.poles), device=spectrum.device)
-    points = [
-        minimise(
-            _problem(system.select(index), spectrum[index], rounding),
-            start.select(index).exponents,
-            iterations,
-        )
-        for index in members.split(max(1, CHUNK // entries))
-    ]
-    a, x, f = (torch.cat([getattr(p, name) for p in points]) for name in ("a", "x", "f"))
-    return system_at(system, a, x, x[:, -1]), f
+def autocorrelation(spectrum: Tensor, white: float) -> Tensor:
+    """r (H, L) with r[0] = 1 + white, of the spectrum (H, L + 1)."""
+    L = spectrum.shape[-1] - 1
+    r = torch.fft.irfft(spectrum, 2 * L)[:, :L]
+    r = r / r[:, :1]
+    r[:, 0] = 1 + white
+    return r
 
 
 def checked_spectrum(system: DiagonalLTI, spectrum: Tensor | None) -> Tensor:
@@ -136,30 +113,85 @@ def weighted(
     rank: int,
     spectrum: Tensor | None = None,
     iterations: int = ITERATIONS,
-    rounding: float = 0.0,
+    perturbation: float = PERTURBATION,
+    white: float = WHITE,
 ) -> DiagonalLTI:
-    """Least mean output error on the inputs whose spectrum is given: sum_f S_h |K_h - K_r|^2.
+    """Least expected output error on the inputs whose spectrum is given.
 
-    spectrum: (H, L + 1), mean of |rfft(u_h, 2 L)|^2 over sequences of a layer's inputs. The reduced
-    system has a feedthrough; what the kernel does after L steps does not count. Starts from
-    `bt_discrete` and from `bt_limited`, and keeps the best of each channel. rounding: the relative
-    error of residues and exponents that the fit allows for.
+    spectrum: (H, L + 1), mean of |rfft(u_h, 2 L)|^2 over sequences of a layer's inputs. white: mu,
+    the energy of white inputs beside them, as a share of theirs. perturbation: eps, the relative
+    error of every number that the fit allows for. The reduced system has a feedthrough. Starts from
+    `bt_discrete`, `bt_limited` and `energy`, and keeps the best of each channel.
     Raises ValueError if the spectrum is missing, of the wrong shape, negative, not finite or zero
     in a channel; else as `bt_discrete`.
     """
     require_discrete(system, "weighted fits a discrete kernel")
     iterations = whole_number(iterations, "iterations", 0)
-    rounding = not_negative(rounding, "rounding")
+    perturbation, white = not_negative(perturbation, "perturbation"), not_negative(white, "white")
     S = checked_spectrum(system, spectrum)
     L = S.shape[-1] - 1
 
     def fit(full: DiagonalLTI, start: DiagonalLTI) -> DiagonalLTI:
-        def improve(index: Tensor, begin: DiagonalLTI) -> DiagonalLTI:
-            return fit_weighted(full.select(index), begin, S[index], iterations, rounding)[0]
-
-        def error(small: DiagonalLTI) -> Tensor:
-            return output_energy((full - small).impulse_response(L), S)
-
-        return best_fit(improve, [start, bt_limited(full, rank, L)], error)
+        target = Target.of(full, autocorrelation(S, white))
+        problem = Problem(target, perturbation, damping_range(full, L))
+        starts = [start, bt_limited(full, rank, L), energy(full, rank)]
+        point = best_fit(problem, starts, iterations)
+        return system_at(full, point.a, point.x, point.x[:, -1])
 
     return fitted(system, rank, fit)
+
+
+def weighted_shared(
+    system: DiagonalLTI,
+    rank: int,
+    spectrum: Tensor | None = None,
+    iterations: int = ITERATIONS,
+    perturbation: float = PERTURBATION,
+    white: float = WHITE,
+) -> DiagonalLTI:
+    require_discrete(system, "weighted-shared fits a discrete kernel")
+    S = checked_spectrum(system, spectrum)
+    L = S.shape[-1] - 1
+    rank = check_rank(rank, system.modes)
+    if rank == system.modes:
+        return promoted(system)
+    full = promoted(system)
+    steps = per_batch(full.dt, full.poles)[..., 0].expand(len(full.poles))
+    lam = full.logs / steps[:, None]
+    if bool(((lam - lam[:1]).abs() > 1e-9 * lam.abs()).any()):
+        raise ValueError("weighted-shared needs channels that share their poles")
+    lam = lam[:1]
+    unit = full.unit()
+    flat = full.times(1 / unit)
+    S0 = as_tensor(spectrum).double().to(S.device)
+    r = autocorrelation(S, white)
+    energy_ = torch.fft.irfft(S0, 2 * L)[:, 0]
+    if MODE == "absolute":
+        weight = energy_ * unit**2
+    elif MODE == "relative":
+        weight = 1 / Target.of(flat, r).energy
+    weight = weight / weight.max()
+    target = Target.of(flat, r * weight[:, None])
+    problem = Problem(target, perturbation, damping_range(flat, L), steps)
+    layer = replace(flat, poles=lam.expand_as(flat.poles), residues=full.to_continuous().residues, dt=None, log_poles=None, feedthrough=flat.feedthrough*0)
+    a = []
+    a.append(bt_shared(layer, rank).poles[:1])
+    # residues in the units of the criterion
+    scaled = layer.times((weight / unit**2).sqrt())
+    a.append(bt_shared(scaled, rank).poles[:1])
+    E = target.mode_energies().sum(0)
+    a.append(lam[:, E.topk(rank).indices])
+    best = None
+    for x in a:
+        p = minimise(problem, x, iterations)
+        if VERBOSE: print("   start", evaluate(problem, torch.log(-x.real), x.imag).f.item() / target.energy.sum().item(), "end", p.f.item() / target.energy.sum().item())
+        if best is None or p.f < best.f:
+            best = p
+    ah = best.a * steps[:, None]
+    small = replace(flat, poles=torch.exp(ah), log_poles=ah, residues=torch.complex(best.x[:, :rank], -best.x[:, rank : 2 * rank]), feedthrough=best.x[:, -1])
+    small = small.times(unit)
+    return replace(small, feedthrough=small.feedthrough + full.feedthrough)
+
+
+MODE = "relative"
+VERBOSE = True

@@ -30,8 +30,6 @@ from s4bt.reduction.quality import AT_ONCE, Received, Reference, error_row, refe
 from s4bt.reduction.ranks import Rule
 from s4bt.reduction.systems import UnstableSystem
 
-# The relative error of every stored number that fits allow for.
-PERTURBATION = 2.0**-9
 
 Sequences = tuple[Tensor, Tensor | None]
 
@@ -149,9 +147,9 @@ def ranks_of(
 
 def measured_options(method: Method, received: Tensor | None) -> dict[str, Any]:
     """What a method wants to know of a layer's inputs, as far as there is a calibration."""
-    known: dict[str, Any] = {"perturbation": PERTURBATION}
+    known: dict[str, Any] = {}
     if received is not None:
-        known |= {"spectrum": received, "length": received.shape[-1] - 1}
+        known = {"spectrum": received, "length": received.shape[-1] - 1}
     return {name: known[name] for name in method.measures if name in known}
 
 

@@ -67,7 +67,8 @@ def reduce(
     if dt is not None and not entry.continuous:
         kernel = promoted(system).discretize(dt)
         small = reduce(kernel, rank, method, None, unstable, **options).to_continuous()
-        return replace(small, poles=small.poles[:1].expand_as(small.poles)) if entry.ties else small
+        # equal again: the division by the steps rounds
+        return replace(small, poles=small.poles[:1].expand_as(small.poles)) if entry.tied else small
     if unstable == "keep" and not bool(system.stable().all()):
         return keep_unstable(promoted(system), rank, entry.reducer, options)
     return entry.reducer(system, rank, **options)

@@ -12,6 +12,7 @@ from s4bt.reduction.inner_products import Target
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
     ITERATIONS,
+    PERTURBATION,
     Problem,
     best_fit,
     damping_range,
@@ -21,7 +22,7 @@ from s4bt.reduction.variable_projection import (
 
 
 def h2(
-    system: DiagonalLTI, rank: int, iterations: int = ITERATIONS, perturbation: float = 0.0
+    system: DiagonalLTI, rank: int, iterations: int = ITERATIONS, perturbation: float = PERTURBATION
 ) -> DiagonalLTI:
     """Locally H2-optimal: least ||G - G_r||_H2 near balanced truncation.
 
@@ -34,7 +35,7 @@ def h2(
 
     def fit(full: DiagonalLTI, start: DiagonalLTI) -> DiagonalLTI:
         problem = Problem(Target.of(full), perturbation, damping_range(full))
-        point = best_fit(problem, [start], iterations)
+        point = best_fit(problem, [start.exponents], iterations)
         return system_at(full, point.a, point.x)
 
     return fitted(system, rank, fit)

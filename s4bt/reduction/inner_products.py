@@ -63,14 +63,17 @@ def half(a: Tensor, correlation: Tensor | None) -> Half:
     return Half(sums[..., 0] - correlation[:, :1] / 2, sums[..., 1], sums[..., 2])
 
 
+def _gap(x: Tensor, discrete: bool) -> Tensor:
+    return -torch.expm1(x) if discrete else -x
+
+
 def _series(x: Tensor, discrete: bool) -> tuple[Tensor, Tensor, Tensor]:
     """sum (or integral) over t >= 0 of exp(x t), t exp(x t) and t^2 exp(x t)."""
+    g = 1 / _gap(x, discrete)
     if not discrete:
-        return -1 / x, 1 / x**2, -2 / x**3
-    gap = -torch.expm1(x)
-    g = 1 / gap
-    g1 = (1 - gap) * g * g
-    return g, g1, g1 * (2 - gap) * g
+        return g, g**2, 2 * g**3
+    g1 = (g - 1) * g
+    return g, g1, g1 * (2 * g - 1)
 
 
 def _own(a: Tensor, at_a: Half, b: Tensor, at_b: Half, discrete: bool) -> Tensor:
@@ -132,6 +135,12 @@ class Target:
             at=self.at.select(index),
             energy=self.energy[index],
         )
+
+    def mode_energies(self) -> Tensor:
+        """Energy of the output of every complex mode alone, (B, N)."""
+        N = self.poles.shape[-1] // (2 if self.real else 1)
+        a, w, phi = self.poles[:, :N], self.weights[:, :N], self.at.one[:, :N]
+        return w.abs().square() * 2 * phi.real / _gap(2 * a.real, self.discrete)
 
     def _with(self, a: Tensor, at: Half) -> tuple[Tensor, Tensor, Tensor]:
         """Twice the products of E_n, t E_n and t^2 E_n with the response, (B, r) each, complex."""

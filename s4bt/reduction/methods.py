@@ -24,6 +24,7 @@ class Method:
     colour, marker: of the method in every figure; in grey the markers tell methods apart.
     bounded: whether the H-infinity error is at most twice the sum of the discarded values.
     feedthrough: whether the reduced kernel has one of its own.
+    tied: whether the channels keep sharing their poles; else each of them gets its own.
     measures: the options that `s4bt.compress` fills in, from the layer's inputs ("spectrum",
     "length") or from its number format ("perturbation").
     """
@@ -37,7 +38,7 @@ class Method:
     bounded: bool = False
     feedthrough: bool = False
     measures: tuple[str, ...] = ()
-    ties: bool = False
+    tied: bool = False
 
     @property
     def reducer(self) -> Callable:
@@ -46,8 +47,8 @@ class Method:
         return getattr(importlib.import_module(f"s4bt.reduction.{file}"), name)
 
     @property
-    def tied(self) -> bool:
-        """Whether the channels keep sharing their poles."""
+    def joint(self) -> bool:
+        """Whether what is balanced is the whole layer, with all its outputs."""
         return self.balances == "layer"
 
     @property
@@ -75,6 +76,7 @@ _ALL = (
         colour="#0173b2",
         marker="o",
         bounded=True,
+        tied=True,
     ),
     Method(
         "bt-channel",
@@ -136,7 +138,6 @@ _ALL = (
         balances="kernel",
         colour="#d986b5",
         marker="p",
-        measures=("perturbation",),
     ),
     Method(
         "hankel",
@@ -154,7 +155,7 @@ _ALL = (
         colour="#d55e00",
         marker="*",
         feedthrough=True,
-        measures=("perturbation", "spectrum"),
+        measures=("spectrum",),
     ),
     Method(
         "weighted-shared",
@@ -164,8 +165,8 @@ _ALL = (
         colour="#ca9161",
         marker="d",
         feedthrough=True,
-        measures=("perturbation", "spectrum"),
-        ties=True,
+        measures=("spectrum",),
+        tied=True,
     ),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

@@ -38,7 +38,7 @@ def singular_values(system: DiagonalLTI, method: Method, dt: Tensor) -> Tensor:
     real kernels, by the method's `balances`.
     """
     full = balanced_system(system, method, dt)
-    if method.tied:
+    if method.joint:
         return shared_balanced_truncation(full, system.modes)[1]
     return hankel_singular_values(delayed(full) if method.delayed else full)
 
@@ -73,7 +73,7 @@ def reference(system: DiagonalLTI, method: Method, dt: Tensor) -> Reference:
     later = sigma
     if method.feedthrough and not method.delayed:
         later = hankel_singular_values(delayed(kernel))
-    gain = float(full.hinf_norm(method.tied, SAMPLES).max())
+    gain = float(full.hinf_norm(method.joint, SAMPLES).max())
     energy = float(kernel.h2_norm().square().sum())
     return Reference(method, full, kernel, sigma, later, gain, energy)
 
@@ -96,7 +96,7 @@ def _error_of_gain(
     """Limit, bound and measured H-infinity error of what the method balances, and H2 error."""
     method, sigma = against.method, against.sigma
     order = order_kept(balanced_system(reduced, method, dt)).clamp(max=sigma.shape[-1])
-    order = order.max() if method.tied else order
+    order = order.max() if method.joint else order
     error = against.full - balanced_system(stored, method, dt)
     h2_error = (against.kernel - stored.discretize(dt)).h2_norm().square().sum()
     return {
@@ -104,7 +104,7 @@ def _error_of_gain(
         "limit": _largest_at(against.later, order),
         "gain": against.gain,
         "bound": _largest_at(error_bounds(sigma), order) if method.bounded else NAN,
-        "hinf": float(error.hinf_norm(method.tied, SAMPLES).max()),
+        "hinf": float(error.hinf_norm(method.joint, SAMPLES).max()),
         "h2_error": _ratio(float(h2_error), against.energy),
     }
 

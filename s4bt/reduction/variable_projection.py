@@ -38,6 +38,7 @@ LONGEST_STEP = 2.0  # in alpha, and in omega / |a|
 
 # Levenberg-Marquardt: mu is the share of the diagonal that is added. It falls to a fifth after a
 # success and grows fourfold after a failure; beyond GIVEN_UP no downhill step is found any more.
+PERTURBATION = 2.0**-9  # relative error of every stored number that fits allow for
 ITERATIONS = 60  # Levenberg-Marquardt steps; most fits end before
 FIRST_MU = 1e-3
 AFTER_SUCCESS, AFTER_FAILURE = 0.2, 4.0
@@ -46,7 +47,7 @@ PATIENCE, ENOUGH = 5, 1e-3
 RIDGE = 1e-12  # of the largest diagonal entry, for directions that nothing depends on
 DIGITS = 1e-12  # of a Gram matrix, relative: smaller parts of it are taken for rounding
 
-AT_ONCE = 2**20  # exponentials that are worked on together
+AT_ONCE = 2**20  # inner products that are worked on together
 MEMORIES = 20  # a mode may be so many times slower or faster than all modes of the system
 IMPULSE = 40.0  # damping per step: exp(-40) is an impulse
 CONSTANT = 1e-3  # decay over the whole sequence: a constant
@@ -75,6 +76,11 @@ class Problem:
     def extra(self) -> int:
         """1 if there is a feedthrough to fit, else 0."""
         return int(self.target.correlation is not None)
+
+    @property
+    def shared(self) -> bool:
+        """Whether the systems share their poles."""
+        return self.steps is not None
 
     def select(self, index: Tensor) -> Problem:
         """Some members of the batch."""
@@ -141,6 +147,7 @@ def evaluate(problem: Problem, alpha: Tensor, omega: Tensor) -> Point:
         inverse = _inverse(normal.detach(), r)
         y = G[..., :width, -1:]
         x = inverse @ y.detach()
+        x = x + inverse @ (y - normal @ x).detach()  # what was added for stability, taken back
         # at the best x the derivative does not see that x moves
         f = (G[..., -1:, -1:] - 2 * y.mT @ x + x.mT @ normal @ x)[..., 0, 0]
         slope = torch.autograd.grad(f.sum(), here)[0]
@@ -243,12 +250,12 @@ def minimise(problem: Problem, a: Tensor, iterations: int) -> Point:
     mu = torch.full_like(point.f, FIRST_MU)
     before, active = point.f, torch.arange(len(point.f), device=a.device)
     for count in range(1, iterations + 1):
-        here = point if problem.steps is not None else _members(point, active)
-        some = problem if problem.steps is not None else problem.select(active)
+        here = point if problem.shared else _members(point, active)
+        some = problem if problem.shared else problem.select(active)
         step, steepness = _step(here, mu[active], low, high)
         trial = evaluate(some, *_moved(here, step, low, high))
         new, better = _better(trial, here)
-        point = new if problem.steps is not None else _replaced(point, active, new)
+        point = new if problem.shared else _replaced(point, active, new)
         factor = torch.where(better, AFTER_SUCCESS, AFTER_FAILURE)
         mu[active] = (mu[active] * factor).clamp(LEAST_MU, MOST_MU)
         going = (steepness > GRADIENT) & ((mu[active] < GIVEN_UP) | better)
@@ -272,18 +279,15 @@ def damping_range(system: DiagonalLTI, length: int | None = None) -> tuple[float
     return slowest, float(damping.max()) * MEMORIES if system.dt is None else IMPULSE
 
 
-def system_at(
-    like: DiagonalLTI, a: Tensor, x: Tensor, feedthrough: Tensor | None = None
-) -> DiagonalLTI:
-    """The system of the kind of `like` with exponents a and the residues that x holds."""
+def system_at(like: DiagonalLTI, a: Tensor, x: Tensor) -> DiagonalLTI:
+    """The system of the kind of `like` with exponents a, and the residues and feedthrough in x."""
     r, discrete = a.shape[-1], like.dt is not None
-    v = torch.complex(x[:, :r], -x[:, r : 2 * r])
     return replace(
         like,
         poles=torch.exp(a) if discrete else a,
-        residues=v,
+        residues=torch.complex(x[:, :r], -x[:, r : 2 * r]),
         log_poles=a if discrete else None,
-        feedthrough=feedthrough,
+        feedthrough=x[:, -1] if x.shape[-1] > 2 * r else None,
     )
 
 
@@ -294,28 +298,27 @@ def _opened(a: Tensor) -> Tensor:
 
 
 def _chunks(problem: Problem, modes: int) -> tuple[Tensor, ...]:
-    """Members whose tables fit into memory together."""
-    r = problem.target.correlation
-    entries = modes * (1 if r is None else r.shape[-1])
+    """Members whose tables fit into memory together; systems that share their poles stay one."""
     members = torch.arange(len(problem.target.energy), device=problem.target.energy.device)
-    return members.split(max(1, AT_ONCE // entries))
+    entries = modes * (modes + problem.target.poles.shape[-1])
+    return members.split(len(members) if problem.shared else max(1, AT_ONCE // entries))
 
 
-def best_fit(problem: Problem, starts: list[DiagonalLTI], iterations: int) -> Point:
-    """Of the fits from all starts, the best of each member.
+def best_fit(problem: Problem, starts: list[Tensor], iterations: int) -> Point:
+    """Of the fits from all starting exponents (B, r), the best of each member.
 
     Real poles also start opened into conjugate pairs: a fit keeps a real pole real, because to both
     sides of the real axis the error is the same.
     """
-    every = [start.exponents for start in starts]
     if problem.target.real:
-        every += [_opened(a) for a in every if bool((a.imag == 0).any())]
+        starts = starts + [_opened(a) for a in starts if bool((a.imag == 0).any())]
     found = []
-    for index in _chunks(problem, starts[0].modes):
-        some = problem.select(index)
-        point = minimise(some, every[0][index], iterations)
-        for a in every[1:]:
-            point, _ = _better(minimise(some, a[index], iterations), point)
+    for index in _chunks(problem, starts[0].shape[-1]):
+        some = problem if problem.shared else problem.select(index)
+        begin = starts if problem.shared else [a[index] for a in starts]
+        point = minimise(some, begin[0], iterations)
+        for a in begin[1:]:
+            point, _ = _better(minimise(some, a, iterations), point)
         found.append(point)
     return Point(*(torch.cat(x) for x in zip(*(vars(p).values() for p in found), strict=True)))
 

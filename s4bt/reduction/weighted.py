@@ -16,32 +16,31 @@ without eps large terms cancel, and no number of the fit may change.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from s4bt.reduction.balanced import bt_limited, bt_shared, require_discrete
+from s4bt.reduction.balanced import bt_shared, require_discrete
 from s4bt.reduction.checks import not_negative, whole_number
 from s4bt.reduction.diagonal import as_tensor, per_batch, power_of_four
 from s4bt.reduction.gramians import promoted
 from s4bt.reduction.projection import check_rank
 from s4bt.reduction.inner_products import Target
-from s4bt.reduction.modal import energy
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
     ITERATIONS,
+    PERTURBATION,
     Problem,
     best_fit,
     damping_range,
-    evaluate,
-    minimise,
     fitted,
     system_at,
 )
 
-PERTURBATION = 2.0**-9
 WHITE = 0.1
+SAME = 1e-9  # relative difference of poles that are the same
 
 
 def _weights(spectrum: Tensor) -> Tensor:
@@ -108,6 +107,28 @@ def checked_spectrum(system: DiagonalLTI, spectrum: Tensor | None) -> Tensor:
     return S / power_of_four(S.amax(-1))[:, None]
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """Checked options of both methods."""
+
+    spectrum: Tensor
+    iterations: int
+    perturbation: float
+    white: float
+
+    @classmethod
+    def of(
+        cls, system: DiagonalLTI, spectrum: Any, iterations: Any, perturbation: Any, white: Any
+    ) -> _Inputs:
+        require_discrete(system, "this fits a discrete kernel")
+        return cls(
+            checked_spectrum(system, spectrum),
+            whole_number(iterations, "iterations", 0),
+            not_negative(perturbation, "perturbation"),
+            not_negative(white, "white"),
+        )
+
+
 def weighted(
     system: DiagonalLTI,
     rank: int,
@@ -121,24 +142,37 @@ def weighted(
     spectrum: (H, L + 1), mean of |rfft(u_h, 2 L)|^2 over sequences of a layer's inputs. white: mu,
     the energy of white inputs beside them, as a share of theirs. perturbation: eps, the relative
     error of every number that the fit allows for. The reduced system has a feedthrough. Starts from
-    `bt_discrete`, `bt_limited` and `energy`, and keeps the best of each channel.
+    `bt_discrete` and `energy`, and keeps the best of each channel.
     Raises ValueError if the spectrum is missing, of the wrong shape, negative, not finite or zero
     in a channel; else as `bt_discrete`.
     """
-    require_discrete(system, "weighted fits a discrete kernel")
-    iterations = whole_number(iterations, "iterations", 0)
-    perturbation, white = not_negative(perturbation, "perturbation"), not_negative(white, "white")
-    S = checked_spectrum(system, spectrum)
-    L = S.shape[-1] - 1
+    options = _Inputs.of(system, spectrum, iterations, perturbation, white)
+    L = options.spectrum.shape[-1] - 1
 
     def fit(full: DiagonalLTI, start: DiagonalLTI) -> DiagonalLTI:
-        target = Target.of(full, autocorrelation(S, white))
-        problem = Problem(target, perturbation, damping_range(full, L))
-        starts = [start, bt_limited(full, rank, L), energy(full, rank)]
-        point = best_fit(problem, starts, iterations)
-        return system_at(full, point.a, point.x, point.x[:, -1])
+        target = Target.of(full, autocorrelation(options.spectrum, options.white))
+        problem = Problem(target, options.perturbation, damping_range(full, L))
+        strongest = target.mode_energies().topk(rank, -1).indices
+        starts = [start.exponents, full.exponents.gather(-1, strongest)]
+        point = best_fit(problem, starts, options.iterations)
+        return system_at(full, point.a, point.x)
 
     return fitted(system, rank, fit)
+
+
+def shared_poles(kernel: DiagonalLTI) -> tuple[Tensor, Tensor]:
+    """The poles (1, N) of the continuous layer that a kernel (H, N) comes from, and its steps (H,).
+
+    Raises ValueError if the channels do not share their poles.
+    """
+    steps = per_batch(kernel.dt, kernel.poles)[..., 0].expand(len(kernel.poles))
+    poles = kernel.logs / steps[:, None]
+    if bool(((poles - poles[:1]).abs() > SAME * poles.abs()).any()):
+        raise ValueError(
+            "the channels share no poles (logarithm of the discrete pole over the step); weighted "
+            "gives every channel its own"
+        )
+    return poles[:1], steps
 
 
 def weighted_shared(
@@ -149,49 +183,39 @@ def weighted_shared(
     perturbation: float = PERTURBATION,
     white: float = WHITE,
 ) -> DiagonalLTI:
-    require_discrete(system, "weighted-shared fits a discrete kernel")
-    S = checked_spectrum(system, spectrum)
-    L = S.shape[-1] - 1
+    """As `weighted`, with the sum over the channels as the error and poles that they share.
+
+    a_h = lambda dt_h: in the coordinates of the fit, log Re and relative Im, gradients and
+    Gauss-Newton matrices of the channels add up. Starts from `bt_shared` and from the modes with
+    the most energy.
+    Raises as `weighted`, and ValueError if the channels do not share their poles.
+    """
+    options = _Inputs.of(system, spectrum, iterations, perturbation, white)
     rank = check_rank(rank, system.modes)
-    if rank == system.modes:
-        return promoted(system)
     full = promoted(system)
-    steps = per_batch(full.dt, full.poles)[..., 0].expand(len(full.poles))
-    lam = full.logs / steps[:, None]
-    if bool(((lam - lam[:1]).abs() > 1e-9 * lam.abs()).any()):
-        raise ValueError("weighted-shared needs channels that share their poles")
-    lam = lam[:1]
+    poles, steps = shared_poles(full)
+    full.require_stable("balancing")
+    if rank == full.modes:
+        return full
     unit = full.unit()
-    flat = full.times(1 / unit)
-    S0 = as_tensor(spectrum).double().to(S.device)
-    r = autocorrelation(S, white)
-    energy_ = torch.fft.irfft(S0, 2 * L)[:, 0]
-    if MODE == "absolute":
-        weight = energy_ * unit**2
-    elif MODE == "relative":
-        weight = 1 / Target.of(flat, r).energy
-    weight = weight / weight.max()
-    target = Target.of(flat, r * weight[:, None])
-    problem = Problem(target, perturbation, damping_range(flat, L), steps)
-    layer = replace(flat, poles=lam.expand_as(flat.poles), residues=full.to_continuous().residues, dt=None, log_poles=None, feedthrough=flat.feedthrough*0)
-    a = []
-    a.append(bt_shared(layer, rank).poles[:1])
-    # residues in the units of the criterion
-    scaled = layer.times((weight / unit**2).sqrt())
-    a.append(bt_shared(scaled, rank).poles[:1])
-    E = target.mode_energies().sum(0)
-    a.append(lam[:, E.topk(rank).indices])
-    best = None
-    for x in a:
-        p = minimise(problem, x, iterations)
-        if VERBOSE: print("   start", evaluate(problem, torch.log(-x.real), x.imag).f.item() / target.energy.sum().item(), "end", p.f.item() / target.energy.sum().item())
-        if best is None or p.f < best.f:
-            best = p
-    ah = best.a * steps[:, None]
-    small = replace(flat, poles=torch.exp(ah), log_poles=ah, residues=torch.complex(best.x[:, :rank], -best.x[:, rank : 2 * rank]), feedthrough=best.x[:, -1])
-    small = small.times(unit)
+    ENERGY0 = torch.fft.irfft(as_tensor(spectrum).double(), 2*(options.spectrum.shape[-1]-1))[:, 0]
+    flat, r = full.times(1 / unit), autocorrelation(options.spectrum, options.white)
+    with torch.no_grad():
+        if MODE == "absolute":
+            share = ENERGY0 * unit**2
+        else:
+            share = 1 / Target.of(flat, r).energy
+        share = share / share.max()
+        target = Target.of(flat, r * share[:, None])
+        problem = Problem(target, options.perturbation, damping_range(flat, len(r[0])), steps)
+        strongest = target.mode_energies().sum(0).topk(rank).indices
+        layer = flat.times(share.sqrt()).to_continuous()
+        layer = replace(layer, poles=poles.expand_as(layer.poles), feedthrough=None)
+        starts = [bt_shared(layer, rank).poles[:1], poles[:, strongest]]
+        point = best_fit(problem, starts, options.iterations)
+    a = torch.complex(-torch.exp(point.alpha), point.omega) * steps[:, None]
+    small = system_at(flat, a, point.x).times(unit)
     return replace(small, feedthrough=small.feedthrough + full.feedthrough)
 
 
-MODE = "relative"
-VERBOSE = True
+MODE = "absolute"

@@ -19,9 +19,10 @@ from torch import Tensor
 from s4bt.reduction.balanced import bt_discrete, error_bounds, order_kept
 from s4bt.reduction.checks import whole_number
 from s4bt.reduction.gramians import hankel_singular_values
+from s4bt.reduction.inner_products import Target
 from s4bt.reduction.modal import modal_scores
 from s4bt.reduction.systems import DiagonalLTI
-from s4bt.reduction.weighted import output_energy
+from s4bt.reduction.weighted import autocorrelation
 
 Rule = Callable[[list[DiagonalLTI], list[Tensor] | None], list[int]]
 # Ranks at which `budget` looks at a layer's error; in between the curve is taken for straight.
@@ -96,8 +97,8 @@ def _energy(system: DiagonalLTI, spectrum: Tensor | None) -> float:
     """Mean energy of the output of all channels, for inputs with that spectrum or white ones."""
     if spectrum is None:
         return float(system.h2_norm().square().sum())
-    response = system.impulse_response(spectrum.shape[-1] - 1)
-    return float(output_energy(response, spectrum).sum())
+    r, loudness = autocorrelation(spectrum)
+    return float((Target.of(system, r).energy * loudness.square()).sum())
 
 
 def _lower_hull(points: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -102,7 +102,12 @@ class DiagonalLTI(DiagonalBatch):
             return 1 / (1j * omega[..., None, :] - self.poles[..., None])
         theta = omega * per_batch(self.dt, self.poles)
         # 1 - lambda e^{-i theta}, with all digits also where it is small
-        return -1 / torch.expm1(self.logs[..., None] - 1j * theta[..., None, :])
+        shrinks = torch.expm1(self.logs.real)[..., None]
+        half = (self.logs.imag[..., None] - theta[..., None, :]) / 2
+        sine, cosine = torch.sin(half), torch.cos(half)
+        chord = 2 * sine * sine
+        real = chord - shrinks * (1 - chord)
+        return torch.reciprocal(torch.complex(real, -2 * (1 + shrinks) * sine * cosine))
 
     def h2_norm(self) -> Tensor:
         """(integral of |h|^2)^(1/2), or the root of the sum of |h[k]|^2 if discrete; shape (...).

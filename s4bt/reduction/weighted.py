@@ -24,7 +24,7 @@ from torch import Tensor
 
 from s4bt.reduction.balanced import bt_shared, require_discrete
 from s4bt.reduction.checks import not_negative, whole_number
-from s4bt.reduction.diagonal import as_tensor, per_batch, power_of_four
+from s4bt.reduction.diagonal import as_tensor, per_batch
 from s4bt.reduction.gramians import promoted
 from s4bt.reduction.projection import check_rank
 from s4bt.reduction.inner_products import Target
@@ -43,37 +43,15 @@ WHITE = 0.1
 SAME = 1e-9  # relative difference of poles that are the same
 
 
-def _weights(spectrum: Tensor) -> Tensor:
-    """Roots of the weights (H, L + 1) of rfft coefficients.
-
-    The sum over them is the mean energy.
-    """
-    L = spectrum.shape[-1] - 1
-    twice = torch.full((L + 1,), 2.0, dtype=spectrum.dtype, device=spectrum.device)
-    twice[0] = twice[-1] = 1.0
-    return (spectrum * twice / (2 * L)).sqrt()
-
-
-def output_energy(kernel: Tensor, spectrum: Tensor) -> Tensor:
-    """Mean energy (H) of kernel * u, sum_f S(f) |K(f)|^2.
-
-    kernel: (H, L); spectrum: (H, L + 1).
-    """
-    K = torch.fft.rfft(kernel, 2 * kernel.shape[-1])
-    return (K * _weights(spectrum)).abs().square().sum(-1)
-
-
-def autocorrelation(spectrum: Tensor, white: float) -> Tensor:
-    """r (H, L) with r[0] = 1 + white, of the spectrum (H, L + 1)."""
-    L = spectrum.shape[-1] - 1
-    r = torch.fft.irfft(spectrum, 2 * L)[:, :L]
-    r = r / r[:, :1]
-    r[:, 0] = 1 + white
-    return r
+def autocorrelation(spectrum: Tensor) -> tuple[Tensor, Tensor]:
+    """r (H, L) with r[0] = 1, of the spectrum (H, L + 1), and the root of r[0] (H,)."""
+    L, largest = spectrum.shape[-1] - 1, spectrum.amax(-1, keepdim=True)
+    r = torch.fft.irfft(spectrum / largest, 2 * L)[:, :L]
+    return r / r[:, :1], (r[:, 0].sqrt() * largest[:, 0].sqrt())
 
 
 def checked_spectrum(system: DiagonalLTI, spectrum: Tensor | None) -> Tensor:
-    """The spectrum in float64 on the system's device, near 1; the fit does not see its size.
+    """The spectrum in float64 on the system's device.
 
     Raises ValueError if it does not fit.
     """
@@ -103,30 +81,27 @@ def checked_spectrum(system: DiagonalLTI, spectrum: Tensor | None) -> Tensor:
             f"the spectrum of {int(bad.sum())} of {len(S)} channels is zero, negative or not "
             f"finite; the first is channel {int(bad.nonzero()[0, 0])}"
         )
-    S = S.to(torch.float64)
-    return S / power_of_four(S.amax(-1))[:, None]
+    return S.to(torch.float64)
 
 
 @dataclass(frozen=True)
-class _Inputs:
-    """Checked options of both methods."""
+class _Options:
+    """The options of both methods: correlation (H, L) with the white share, loudness (H,)."""
 
-    spectrum: Tensor
+    correlation: Tensor
+    loudness: Tensor
     iterations: int
     perturbation: float
-    white: float
 
     @classmethod
     def of(
         cls, system: DiagonalLTI, spectrum: Any, iterations: Any, perturbation: Any, white: Any
-    ) -> _Inputs:
+    ) -> _Options:
         require_discrete(system, "this fits a discrete kernel")
-        return cls(
-            checked_spectrum(system, spectrum),
-            whole_number(iterations, "iterations", 0),
-            not_negative(perturbation, "perturbation"),
-            not_negative(white, "white"),
-        )
+        r, loudness = autocorrelation(checked_spectrum(system, spectrum))
+        r[:, 0] += not_negative(white, "white")
+        iterations = whole_number(iterations, "iterations", 0)
+        return cls(r, loudness, iterations, not_negative(perturbation, "perturbation"))
 
 
 def weighted(
@@ -146,12 +121,12 @@ def weighted(
     Raises ValueError if the spectrum is missing, of the wrong shape, negative, not finite or zero
     in a channel; else as `bt_discrete`.
     """
-    options = _Inputs.of(system, spectrum, iterations, perturbation, white)
-    L = options.spectrum.shape[-1] - 1
+    options = _Options.of(system, spectrum, iterations, perturbation, white)
 
     def fit(full: DiagonalLTI, start: DiagonalLTI) -> DiagonalLTI:
-        target = Target.of(full, autocorrelation(options.spectrum, options.white))
-        problem = Problem(target, options.perturbation, damping_range(full, L))
+        r = options.correlation
+        target = Target.of(full, r)
+        problem = Problem(target, options.perturbation, damping_range(full, r.shape[-1]))
         strongest = target.mode_energies().topk(rank, -1).indices
         starts = [start.exponents, full.exponents.gather(-1, strongest)]
         point = best_fit(problem, starts, options.iterations)
@@ -190,24 +165,20 @@ def weighted_shared(
     the most energy.
     Raises as `weighted`, and ValueError if the channels do not share their poles.
     """
-    options = _Inputs.of(system, spectrum, iterations, perturbation, white)
+    options = _Options.of(system, spectrum, iterations, perturbation, white)
     rank = check_rank(rank, system.modes)
     full = promoted(system)
     poles, steps = shared_poles(full)
     full.require_stable("balancing")
     if rank == full.modes:
         return full
-    unit = full.unit()
-    ENERGY0 = torch.fft.irfft(as_tensor(spectrum).double(), 2*(options.spectrum.shape[-1]-1))[:, 0]
-    flat, r = full.times(1 / unit), autocorrelation(options.spectrum, options.white)
+    unit, r = full.unit(), options.correlation
+    loud = unit * options.loudness
+    share = (loud / loud.max()).square()  # of the channel's output in the sum
+    flat = full.times(1 / unit)
     with torch.no_grad():
-        if MODE == "absolute":
-            share = ENERGY0 * unit**2
-        else:
-            share = 1 / Target.of(flat, r).energy
-        share = share / share.max()
         target = Target.of(flat, r * share[:, None])
-        problem = Problem(target, options.perturbation, damping_range(flat, len(r[0])), steps)
+        problem = Problem(target, options.perturbation, damping_range(flat, r.shape[-1]), steps)
         strongest = target.mode_energies().sum(0).topk(rank).indices
         layer = flat.times(share.sqrt()).to_continuous()
         layer = replace(layer, poles=poles.expand_as(layer.poles), feedthrough=None)
@@ -216,6 +187,3 @@ def weighted_shared(
     a = torch.complex(-torch.exp(point.alpha), point.omega) * steps[:, None]
     small = system_at(flat, a, point.x).times(unit)
     return replace(small, feedthrough=small.feedthrough + full.feedthrough)
-
-
-MODE = "absolute"

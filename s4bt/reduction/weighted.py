@@ -40,13 +40,20 @@ from s4bt.reduction.variable_projection import (
 )
 
 WHITE = 0.1
+ROUNDING = 1e-12  # of a spectrum, relative
 SAME = 1e-9  # relative difference of poles that are the same
 
 
 def autocorrelation(spectrum: Tensor) -> tuple[Tensor, Tensor]:
-    """r (H, L) with r[0] = 1, of the spectrum (H, L + 1), and the root of r[0] (H,)."""
+    """r (H, L) with r[0] = 1, of the spectrum (H, L + 1), and the root of r[0] (H,).
+
+    Between its samples the spectrum of sequences of length L is sum_k r[k] cos(k omega). Numbers
+    that are no such spectrum can be negative there: they get as much white input as mends that.
+    """
     L, largest = spectrum.shape[-1] - 1, spectrum.amax(-1, keepdim=True)
     r = torch.fft.irfft(spectrum / largest, 2 * L)[:, :L]
+    lowest = torch.fft.hfft(r, 8 * L).amin(-1)
+    r[:, 0] += torch.where(lowest < -ROUNDING * r[:, 0], -lowest, 0)
     return r / r[:, :1], (r[:, 0].sqrt() * largest[:, 0].sqrt())
 
 

@@ -153,6 +153,12 @@ class Target:
             at.bend * g + 2 * at.slope * g1 + at.one * g2 + g2p,
         )
 
+    def with_impulse(self) -> Tensor:
+        """Product of the response with an impulse, (B,)."""
+        assert self.correlation is not None
+        P = self.at.one + self.correlation[:, :1] / 2
+        return (self.weights * P).sum(-1).real / 2
+
     def gram(self, a: Tensor) -> Tensor:
         """Real inner products of Re E, Im E, (the impulse,) t Re E, t Im E and the response.
 
@@ -182,10 +188,16 @@ class Target:
         first, m = self.correlation[:, :1], 2 * at.one.shape[-1]
         P = at.one + first / 2
         column = torch.cat([P.real, P.imag, at.slope.real, at.slope.imag], -1)[..., None]
-        target = (self.weights * (self.at.one + first / 2)).sum(-1).real[:, None, None] / 2
+        target = self.with_impulse()[:, None, None]
         G = torch.cat([G[..., :m], column, G[..., m:]], -1)
         row = torch.cat([column[..., :m, :], first[..., None], column[..., m:, :]], -2).mT
         return (
             torch.cat([G[..., :m, :], row, G[..., m:, :]], -2),
             torch.cat([y[..., :m, :], target, y[..., m:, :]], -2),
         )
+
+
+def output_energy(system: DiagonalLTI, correlation: Tensor) -> Tensor:
+    """Energy (B,) of the output of a flat batch for inputs with that autocorrelation (B, L)."""
+    target, d = Target.of(system, correlation), system.feedthrough
+    return target.energy + 2 * d * target.with_impulse() + d.square() * correlation[:, 0]

@@ -24,6 +24,7 @@ class Method:
     colour, marker: of the method in every figure; in grey the markers tell methods apart.
     bounded: whether the H-infinity error is at most twice the sum of the discarded values.
     feedthrough: whether the reduced kernel has one of its own.
+    local: whether it descends to a local minimum, so that rounding may decide which.
     tied: whether the channels keep sharing their poles; else each of them gets its own.
     measures: the options that `s4bt.compress` fills in, from the layer's inputs ("spectrum",
     "length") or from its number format ("perturbation").
@@ -39,6 +40,7 @@ class Method:
     feedthrough: bool = False
     measures: tuple[str, ...] = ()
     tied: bool = False
+    local: bool = False
 
     @property
     def reducer(self) -> Callable:
@@ -138,6 +140,7 @@ _ALL = (
         balances="kernel",
         colour="#d986b5",
         marker="p",
+        local=True,
     ),
     Method(
         "hankel",
@@ -156,6 +159,7 @@ _ALL = (
         marker="*",
         feedthrough=True,
         measures=("spectrum",),
+        local=True,
     ),
     Method(
         "weighted-shared",
@@ -166,6 +170,7 @@ _ALL = (
         marker="d",
         feedthrough=True,
         measures=("spectrum",),
+        local=True,
         tied=True,
     ),
 )

@@ -19,7 +19,7 @@ from torch import Tensor
 from s4bt.reduction.balanced import bt_discrete, error_bounds, order_kept
 from s4bt.reduction.checks import whole_number
 from s4bt.reduction.gramians import hankel_singular_values
-from s4bt.reduction.inner_products import Target
+from s4bt.reduction.inner_products import output_energy
 from s4bt.reduction.modal import modal_scores
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.weighted import autocorrelation
@@ -98,7 +98,7 @@ def _energy(system: DiagonalLTI, spectrum: Tensor | None) -> float:
     if spectrum is None:
         return float(system.h2_norm().square().sum())
     r, loudness = autocorrelation(spectrum)
-    return float((Target.of(system, r).energy * loudness.square()).sum())
+    return float((output_energy(system, r) * loudness.square()).sum())
 
 
 def _lower_hull(points: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -27,7 +27,7 @@ class Method:
     local: whether it descends to a local minimum, so that rounding may decide which.
     tied: whether the channels keep sharing their poles; else each of them gets its own.
     measures: the options that `s4bt.compress` fills in, from the layer's inputs ("spectrum",
-    "length") or from its number format ("perturbation").
+    "length").
     """
 
     name: str
@@ -140,6 +140,7 @@ _ALL = (
         balances="kernel",
         colour="#d986b5",
         marker="p",
+        measures=("length",),
         local=True,
     ),
     Method(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-HIGHEST = 8  # local maxima that are refined
+HIGHEST = 8  # local maxima that are refined; half as many after every zoom
 CELLS = 16  # parts of a bracket; a zoom keeps two of them, so it divides the bracket by eight
 
 
@@ -41,4 +41,6 @@ def highest_peak(gain: Callable[[Tensor], Tensor], omega: Tensor, zooms: int) ->
         top, index = gain(grid).max(-1, keepdim=True)
         low = grid.gather(-1, (index - 1).clamp(min=0))[..., 0]
         high = grid.gather(-1, (index + 1).clamp(max=CELLS))[..., 0]
+        kept = top[..., 0].topk((top.shape[1] + 1) // 2, -1).indices
+        low, high, top = low.gather(-1, kept), high.gather(-1, kept), top.gather(-2, kept[..., None])
     return torch.maximum(top[..., 0].amax(-1), value.amax(-1))

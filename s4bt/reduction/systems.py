@@ -36,7 +36,7 @@ from s4bt.reduction.powers import power_sum
 REACH = 4.1
 EVEN_SAMPLES = 257
 LARGEST_DAMPING = 30.0  # per step: a discrete mode that decays faster is an impulse
-SAMPLES_AT_ONCE = 2**18  # entries of the array (systems, frequencies, modes)
+SAMPLES_AT_ONCE = 2**21  # entries of the array (systems, frequencies, modes)
 
 __all__ = ["DiagonalLTI", "UnstableSystem"]
 
@@ -100,14 +100,14 @@ class DiagonalLTI(DiagonalBatch):
         """Frequency responses of the single modes with residue 1, (..., N, M)."""
         if self.dt is None:
             return 1 / (1j * omega[..., None, :] - self.poles[..., None])
+        # 1 / (1 - exp(x)) = 1/2 - 1/(2 tanh(x/2)), x = log lambda - i theta, and the tangents' sum
         theta = omega * per_batch(self.dt, self.poles)
-        # 1 - lambda e^{-i theta}, with all digits also where it is small
-        shrinks = torch.expm1(self.logs.real)[..., None]
-        half = (self.logs.imag[..., None] - theta[..., None, :]) / 2
-        sine, cosine = torch.sin(half), torch.cos(half)
-        chord = 2 * sine * sine
-        real = chord - shrinks * (1 - chord)
-        return torch.reciprocal(torch.complex(real, -2 * (1 + shrinks) * sine * cosine))
+        cosine, sine = torch.cos(theta / 2)[..., None, :], torch.sin(theta / 2)[..., None, :]
+        t = torch.tanh(self.logs / 2)[..., None]
+        p, q = t.real, t.imag
+        size = (p * cosine).square() + (q * cosine - sine).square()
+        turn = q * (cosine.square() - sine.square()) + (p * p + q * q - 1) * (sine * cosine)
+        return torch.complex(0.5 - 0.5 * p / size, 0.5 * turn / size)
 
     def h2_norm(self) -> Tensor:
         """(integral of |h|^2)^(1/2), or the root of the sum of |h[k]|^2 if discrete; shape (...).
@@ -184,14 +184,14 @@ class DiagonalLTI(DiagonalBatch):
 
     def _peak(self, points: int, zooms: int, joint: bool = False) -> Tensor:
         """`hinf_norm` of a batch (B, N) that fits into memory."""
-        one = self if self.dt is None else replace(self, dt=1.0)
+        full = (self if self.dt is None else replace(self, dt=1.0)).with_conjugates()
+        first = full.select(0)
 
         def gain(omega: Tensor) -> Tensor:
             flat = omega.flatten(1)
             if not joint:
-                return one.frequency_response(flat).abs().reshape(omega.shape)
-            full = one.with_conjugates()
-            basis = full.select(0)._resolvents(flat[0])  # (N, M)
+                return full.frequency_response(flat).abs().reshape(omega.shape)
+            basis = first._resolvents(flat[0])  # (N, M)
             G = full.residues @ basis + self.feedthrough[:, None]  # (H, M)
             return G.abs().square().sum(0).sqrt().reshape(omega.shape)
 

@@ -39,14 +39,17 @@ LONGEST_STEP = 2.0  # in alpha, and in omega / |a|
 # Levenberg-Marquardt: mu is the share of the diagonal that is added. It falls to a fifth after a
 # success and grows fourfold after a failure; beyond GIVEN_UP no downhill step is found any more.
 PERTURBATION = 2.0**-9  # relative error of every stored number that fits allow for
-ITERATIONS = 60  # Levenberg-Marquardt steps; most fits end before
+ITERATIONS = 40  # Levenberg-Marquardt steps of the best start, after HEAT of every start
+HEAT = 8
 FIRST_MU = 1e-3
 AFTER_SUCCESS, AFTER_FAILURE = 0.2, 4.0
 LEAST_MU, MOST_MU, GIVEN_UP = 1e-12, 1e12, 1e8
-PATIENCE, ENOUGH = 5, 1e-3
+PATIENCE, ENOUGH = 5, 0.01
 RIDGE = 1e-12  # of the largest diagonal entry, for directions that nothing depends on
 DIGITS = 1e-12  # of a Gram matrix, relative: smaller parts of it are taken for rounding
+MORE = 10.0  # times as much, where that is not enough to factorise it
 
+MEMORY = 4  # sequences later an error counts 1/e^2
 AT_ONCE = 2**20  # inner products that are worked on together
 MEMORIES = 20  # a mode may be so many times slower or faster than all modes of the system
 IMPULSE = 40.0  # damping per step: exp(-40) is an impulse
@@ -57,20 +60,37 @@ CONSTANT = 1e-3  # decay over the whole sequence: a constant
 class Problem:
     """What is fitted, for a flat batch of B systems.
 
-    target: the systems and their inputs. damping_range: of -Re a. steps (B): the systems share one
-    set of poles lambda, and a = lambda steps; None: each has its own. perturbation = eps adds the
-    expected squared error when every number is stored with the relative error eps:
+    target: the systems `discounted`, and their inputs. damping_range: of -Re a. steps (B): the
+    systems share one set of poles lambda, and a = lambda steps; None: each has its own.
+    perturbation = eps adds the expected squared error when every number is stored with the relative
+    error eps:
 
         eps^2 (sum_n |v_n|^2 (||E_n||^2 + |a_n|^2 ||t E_n||^2) + d^2 ||impulse||^2
                + ||Re sum_n v_n a_n t E_n||^2)
 
     of residues, exponents, the feedthrough and the step, which moves all exponents together.
+    discount: what happens t later counts exp(-2 discount t), so E_n = exp((a_n - discount) t).
     """
 
     target: Target
     perturbation: float
     damping_range: tuple[float, float]
     steps: Tensor | None = None
+    discount: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        system: DiagonalLTI,
+        perturbation: float,
+        length: int | None = None,
+        correlation: Tensor | None = None,
+        steps: Tensor | None = None,
+    ) -> Problem:
+        """To fit a flat batch; length: of the sequences, after MEMORY of them a discount of 1/e^2."""
+        discount = 0.0 if length is None else 1 / (MEMORY * length)
+        target = Target.of(discounted(system, discount), correlation)
+        return cls(target, perturbation, damping_range(system, length), steps, discount)
 
     @property
     def extra(self) -> int:
@@ -139,7 +159,7 @@ def evaluate(problem: Problem, alpha: Tensor, omega: Tensor) -> Point:
             own_alpha = own_alpha + problem.steps.log()[:, None]
             own_omega = own_omega * problem.steps[:, None]
         a = torch.complex(-torch.exp(own_alpha), own_omega)
-        r, G = a.shape[-1], problem.target.gram(a)
+        r, G = a.shape[-1], problem.target.gram(a - problem.discount)
         width = 2 * r + problem.extra
         normal = G[..., :width, :width]
         if problem.perturbation:
@@ -169,7 +189,13 @@ def _inverse(normal: Tensor, r: int) -> Tensor:
     out[..., r : 2 * r] |= size[..., r : 2 * r] < FAINT**2 * size[..., :r]
     scale = torch.where(out, 0, torch.where(out, 1, size).rsqrt())
     scaled = normal * scale[..., :, None] * scale[..., None, :]
-    C = torch.linalg.cholesky(scaled + torch.diag_embed(torch.where(out, 1.0, DIGITS)))
+    ridge, again = torch.where(out, 1.0, DIGITS), 1.0
+    while True:
+        C, failed = torch.linalg.cholesky_ex(scaled + torch.diag_embed(ridge))
+        if not failed.any():
+            break
+        again *= MORE
+        ridge = torch.where((failed > 0)[..., None] & ~out, again * DIGITS, ridge)
     return torch.cholesky_inverse(C) * scale[..., :, None] * scale[..., None, :]
 
 
@@ -242,8 +268,8 @@ def _replaced(point: Point, index: Tensor, new: Point) -> Point:
 def minimise(problem: Problem, a: Tensor, iterations: int) -> Point:
     """At most so many Levenberg-Marquardt steps from a (B, r); every step taken is downhill.
 
-    A member ends when its gradient vanishes, or when PATIENCE steps gained less than a share ENOUGH
-    of what is left.
+    A member ends when its gradient vanishes, or when all steps that are left, at the pace of the
+    last PATIENCE, would gain less than a share ENOUGH.
     """
     low, high = _bounds(problem)
     point = evaluate(problem, torch.log(-a.real).clamp(low, high), a.imag)
@@ -260,12 +286,25 @@ def minimise(problem: Problem, a: Tensor, iterations: int) -> Point:
         mu[active] = (mu[active] * factor).clamp(LEAST_MU, MOST_MU)
         going = (steepness > GRADIENT) & ((mu[active] < GIVEN_UP) | better)
         if count % PATIENCE == 0:
-            gained = (before - point.f)[active] > ENOUGH * point.f[active]
-            before, going = point.f, going & gained
+            gained = (before - point.f)[active]
+            hope = gained * ((iterations - count) / PATIENCE)
+            before = point.f
+            going = going & ((hope > ENOUGH * point.f[active]) | (gained == 0))
         active = active[going]
         if not len(active):
             break
     return point
+
+
+def discounted(system: DiagonalLTI, discount: float) -> DiagonalLTI:
+    """The system with h(t) exp(-discount t)."""
+    if not discount:
+        return system
+    a = system.exponents - discount
+    discrete = system.dt is not None
+    return replace(
+        system, poles=torch.exp(a) if discrete else a, log_poles=a if discrete else None
+    )
 
 
 def damping_range(system: DiagonalLTI, length: int | None = None) -> tuple[float, float]:
@@ -305,7 +344,7 @@ def _chunks(problem: Problem, modes: int) -> tuple[Tensor, ...]:
 
 
 def best_fit(problem: Problem, starts: list[Tensor], iterations: int) -> Point:
-    """Of the fits from all starting exponents (B, r), the best of each member.
+    """From all starting exponents (B, r) a few steps; what is best then, for each member, goes on.
 
     Real poles also start opened into conjugate pairs: a fit keeps a real pole real, because to both
     sides of the real axis the error is the same.
@@ -316,10 +355,10 @@ def best_fit(problem: Problem, starts: list[Tensor], iterations: int) -> Point:
     for index in _chunks(problem, starts[0].shape[-1]):
         some = problem if problem.shared else problem.select(index)
         begin = starts if problem.shared else [a[index] for a in starts]
-        point = minimise(some, begin[0], iterations)
+        point = minimise(some, begin[0], min(iterations, HEAT))
         for a in begin[1:]:
-            point, _ = _better(minimise(some, a, iterations), point)
-        found.append(point)
+            point, _ = _better(minimise(some, a, min(iterations, HEAT)), point)
+        found.append(minimise(some, point.a, iterations))
     return Point(*(torch.cat(x) for x in zip(*(vars(p).values() for p in found), strict=True)))
 
 

@@ -27,14 +27,12 @@ from s4bt.reduction.checks import not_negative, whole_number
 from s4bt.reduction.diagonal import as_tensor, per_batch
 from s4bt.reduction.gramians import promoted
 from s4bt.reduction.projection import check_rank
-from s4bt.reduction.inner_products import Target
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
     ITERATIONS,
     PERTURBATION,
     Problem,
     best_fit,
-    damping_range,
     fitted,
     system_at,
 )
@@ -132,9 +130,8 @@ def weighted(
 
     def fit(full: DiagonalLTI, start: DiagonalLTI) -> DiagonalLTI:
         r = options.correlation
-        target = Target.of(full, r)
-        problem = Problem(target, options.perturbation, damping_range(full, r.shape[-1]))
-        strongest = target.mode_energies().topk(rank, -1).indices
+        problem = Problem.of(full, options.perturbation, r.shape[-1], r)
+        strongest = problem.target.mode_energies().topk(rank, -1).indices
         starts = [start.exponents, full.exponents.gather(-1, strongest)]
         point = best_fit(problem, starts, options.iterations)
         return system_at(full, point.a, point.x)
@@ -184,9 +181,9 @@ def weighted_shared(
     share = (loud / loud.max()).square()  # of the channel's output in the sum
     flat = full.times(1 / unit)
     with torch.no_grad():
-        target = Target.of(flat, r * share[:, None])
-        problem = Problem(target, options.perturbation, damping_range(flat, r.shape[-1]), steps)
-        strongest = target.mode_energies().sum(0).topk(rank).indices
+        received = r * share[:, None]
+        problem = Problem.of(flat, options.perturbation, r.shape[-1], received, steps)
+        strongest = problem.target.mode_energies().sum(0).topk(rank).indices
         layer = flat.times(share.sqrt()).to_continuous()
         layer = replace(layer, poles=poles.expand_as(layer.poles), feedthrough=None)
         starts = [bt_shared(layer, rank).poles[:1], poles[:, strongest]]

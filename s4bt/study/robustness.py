@@ -1,0 +1,75 @@
+"""Whether a model still answers when its input is longer, or its numbers are not quite the same.
+
+Twice as long, with the same answer:
+listops                     [MAX x x], the expression twice
+text, retrieval             the text, followed by itself
+image, pathfinder, pathx    the picture, with as much background below it
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from s4bt.nn.s4 import S4Model
+from s4bt.study.train import evaluate
+from s4bt.tasks import Dataset, Split
+from s4bt.tasks.listops import CODE
+
+NUDGE = 0.01  # relative size of the perturbation
+ENOUGH = 500  # examples of a split that are asked, at most
+
+
+def _repeated(x: np.ndarray, lengths: np.ndarray, before: list[int], after: list[int]):
+    """Sequences (n, L) twice, between other tokens, and their lengths (n,)."""
+    more = len(before) + len(after)
+    new = np.zeros((len(x), 2 * x.shape[1] + more), x.dtype)
+    for row, tokens, length in zip(new, x, lengths, strict=True):
+        once = tokens[:length].tolist()
+        row[: 2 * length + more] = [*before, *once, *once, *after]
+    return new, 2 * lengths + more
+
+
+def twice_as_long(task: str, split: Split, size: int = ENOUGH) -> Split:
+    """The first `size` examples of a split, twice as long, with the same answers."""
+    x, lengths, y = (np.asarray(part[:size]) for part in (split.x, split.lengths, split.y))
+    if task in ("image", "pathfinder", "pathx"):
+        return Split(np.concatenate([x, np.zeros_like(x)], -1), 2 * lengths, y)
+    around = ([CODE["[MAX"]], [CODE["]"]]) if task == "listops" else ([], [])
+    new, longer = _repeated(x.reshape(-1, x.shape[-1]), lengths.flatten(), *around)
+    return Split(new.reshape(*x.shape[:-1], -1), longer.reshape(lengths.shape), y)
+
+
+@torch.no_grad()
+def perturbed(model: S4Model, seed: int, size: float = NUDGE) -> S4Model:
+    """A copy with every parameter of its DSS layers multiplied by 1 + size z, z standard normal."""
+    new, rng = copy.deepcopy(model), np.random.default_rng([seed, 3])
+    for layer in new.dss_layers():
+        for p in layer.parameters():
+            z = torch.from_numpy(rng.standard_normal(p.shape)).to(p)
+            p.mul_(1 + size * z)
+    return new
+
+
+def robustness(
+    model: S4Model, task: str, dataset: Dataset, name: str, seed: int, copies: int = 1
+) -> dict[str, float]:
+    """Accuracy on a split's first examples as they are, twice as long, and by perturbed copies."""
+    split = dataset[name]
+    parts = {
+        "as_is": Split(split.x[:ENOUGH], split.lengths[:ENOUGH], split.y[:ENOUGH]),
+        "longer": twice_as_long(task, split),
+    }
+    data = replace(dataset, splits=parts)
+    nudged = [
+        evaluate(perturbed(model, 1000 * copy + seed), data, "as_is")["accuracy"]
+        for copy in range(copies)
+    ]
+    return {
+        "as_is": evaluate(model, data, "as_is")["accuracy"],
+        "longer": evaluate(model, data, "longer")["accuracy"],
+        "perturbed": float(np.mean(nudged)),
+    }

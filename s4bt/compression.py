@@ -12,6 +12,7 @@ S   (H, L + 1)   spectrum of a layer's inputs, the mean over sequences of |rfft(
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,8 +31,13 @@ from s4bt.reduction.quality import AT_ONCE, Received, Reference, error_row, refe
 from s4bt.reduction.ranks import Rule
 from s4bt.reduction.systems import UnstableSystem
 
-
 Sequences = tuple[Tensor, Tensor | None]
+CANCELS = 100.0  # a layer whose terms exceed their sum so far is fragile
+LOUDER = 10.0  # a |D| so many times the largest before is, too
+
+
+class FragileLayer(UserWarning):
+    """A reduced layer answers well only as long as none of its numbers moves."""
 
 
 def checked_calibration(model: S4Model, calibration: Any) -> Sequences:
@@ -169,7 +175,30 @@ def _compressed_layer(
     stored = replace(layer.to_lti(), feedthrough=(layer.D - dss.D).double())
     if method.name not in known:
         known[method.name] = reference(full, method, dt)
-    return layer, error_row(known[method.name], reduced, stored, dt, received)
+    row = error_row(known[method.name], reduced, stored, dt, received)
+    sizes = {"feedthrough": float(layer.D.abs().max()), "before": float(dss.D.abs().max())}
+    return layer, row | sizes
+
+
+def _warn_of_fragile(report: list[dict], method: Method) -> None:
+    """One warning for the layers whose numbers must not move."""
+    said = []
+    for row in report:
+        found = []
+        if row["cancellation"] > CANCELS:
+            found.append(f"terms up to {row['cancellation']:,.0f} times what they sum to")
+        if row["feedthrough"] > LOUDER * max(row["before"], 1.0):
+            found.append(f"|D| up to {row['feedthrough']:,.3g}, before {row['before']:.3g}")
+        if found:
+            said.append(f"layer {row['layer']}: {' and '.join(found)}")
+    if said:
+        remedy = "a larger `perturbation` or a smaller rank" if method.local else "a smaller rank"
+        warnings.warn(
+            f"fragile after {method.name}: {'; '.join(said)}. Training, rounding or longer "
+            f"sequences may ruin it. Remedy: {remedy}",
+            FragileLayer,
+            stacklevel=3,
+        )
 
 
 @torch.no_grad()
@@ -206,7 +235,13 @@ def compress(
     report : list of dict
         One row per layer: layer, rank, and what `s4bt.reduction.quality.error_row` says of the new
         layer as it is stored, in float32: bound, lower limit (first discarded value), measured
-        H-infinity, H2 and output errors.
+        H-infinity, H2 and output errors, cancellation; feedthrough, its largest |D|, and before,
+        that of the old layer.
+
+    Warns
+    -----
+    FragileLayer
+        If terms of a layer exceed their sum a hundredfold, or its |D| the old ones tenfold.
 
     Raises
     ------
@@ -238,6 +273,7 @@ def compress(
         block.dss = layer
         report.append({"layer": number, "rank": r, **row})
         u = None if u is None else through(block, u)
+    _warn_of_fragile(report, entry)
     for before, after in zip(model.modules(), new.modules(), strict=True):
         after.training = before.training
     return new, report

@@ -280,9 +280,18 @@ SPECTRUM = torch.ones(3, L + 1)
         (lambda: KERNEL.impulse_response(0), "length must be a whole number of 1 or more; got 0"),
         (lambda: DiagonalLTI(P * torch.rand(3, 1), W).hinf_norm(joint=True), "share their poles"),
         (lambda: KERNEL.hinf_norm(points=0), "points must be a whole number"),
-        (lambda: reduce(KERNEL, 2, "h2", perturbation=-1), "perturbation must be a number of 0 or more"),
-        (lambda: reduce(KERNEL, 2, "h2", perturbation=float("nan")), "perturbation must be a number"),
-        (lambda: reduce(KERNEL, 4, "h2", perturbation=-1), "perturbation must be a number of 0 or more"),
+        (
+            lambda: reduce(KERNEL, 2, "h2", perturbation=-1),
+            "perturbation must be a number of 0 or more",
+        ),
+        (
+            lambda: reduce(KERNEL, 2, "h2", perturbation=float("nan")),
+            "perturbation must be a number",
+        ),
+        (
+            lambda: reduce(KERNEL, 4, "h2", perturbation=-1),
+            "perturbation must be a number of 0 or more",
+        ),
         (lambda: reduce(KERNEL, 2, "h2", perturbation="0.1"), "perturbation must be a number"),
         (
             lambda: DiagonalLTI(P, W, 1.0, log_poles=P * float("nan")),

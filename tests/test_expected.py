@@ -1,10 +1,8 @@
 """The fits `weighted`, `weighted-shared` and `h2`: what they minimise is what is said."""
 
 import numpy as np
-import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+
 from s4bt.reduction.inner_products import Target
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import Problem, damping_range, evaluate, system_at
@@ -43,7 +41,7 @@ def test_inner_products_are_those_of_outputs_over_all_time():
     target, t = Target.of(kernel, correlation(u)), np.arange(2000)
     a = torch.complex(-torch.rand(H, 2).double() * 0.3 - 0.02, torch.randn(H, 2).double())
     a[0, 0] = -0.1
-    G = target.gram(a).numpy()
+    G = target.products(a).gram.numpy()
     for h in range(H):
         E = np.exp(a[h].numpy()[:, None] * t)
         impulse = (t == 0) * 1.0

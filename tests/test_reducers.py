@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from s4bt.reduction.balanced import balanced_truncation, bt_discrete, bt_limited, order_kept
 from s4bt.reduction.dispatch import reduce
 from s4bt.reduction.gramians import hankel_singular_values
+from s4bt.reduction.inner_products import output_energy
 from s4bt.reduction.methods import METHODS
 from s4bt.reduction.modal import modal
 from s4bt.reduction.quality import error_row, reference
 from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
-from s4bt.reduction.inner_products import output_energy
 from s4bt.reduction.variable_projection import MEMORY, discounted
 from s4bt.reduction.weighted import autocorrelation
 from s4bt.study.config import OneShot
@@ -349,7 +349,11 @@ def test_full_rank_changes_nothing(method, seed):
 
 @pytest.mark.parametrize(
     "method",
-    [m.name for m in METHODS.values() if not m.local and m.name not in ("modal", "energy", "bt-limited")],
+    [
+        m.name
+        for m in METHODS.values()
+        if not m.local and m.name not in ("modal", "energy", "bt-limited")
+    ],
 )
 @given(seed=seeds)
 def test_a_rank_that_leaves_only_silent_modes_out_changes_nothing(method, seed):

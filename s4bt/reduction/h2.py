@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from s4bt.reduction.balanced import require_discrete
 from s4bt.reduction.checks import not_negative, whole_number
+from s4bt.reduction.methods import PERTURBATION
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
     ITERATIONS,
-    PERTURBATION,
     Problem,
     best_fit,
     fitted,
@@ -30,8 +30,8 @@ def h2(
     """Locally H2-optimal: least ||G - G_r||_H2 near balanced truncation.
 
     (Meier & Luenberger 1967) For diagonal layers: Sakamoto & Sato 2025. perturbation: the relative
-    error of residues, exponents and steps that the fit allows for. length: of the sequences, if what
-    comes much later need not count.
+    error of residues, exponents and steps that the fit allows for. length: of the sequences, if
+    what comes much later need not count; of discrete systems only.
     Raises as `balanced_truncation`, and ValueError for options that are no such numbers.
     """
     iterations = whole_number(iterations, "iterations", 0)

@@ -39,10 +39,6 @@ class Half:
         """Some members of the batch."""
         return Half(self.one[index], self.slope[index], self.bend[index])
 
-    def moved(self, by: Tensor) -> Half:
-        """At a + by, to first order: `by` is zero, but for autograd."""
-        return Half(self.one + self.slope * by, self.slope + self.bend * by, self.bend)
-
 
 def half(a: Tensor, correlation: Tensor | None) -> Half:
     """phi at a (B, r).
@@ -73,24 +69,32 @@ def _gap(x: Tensor, discrete: bool) -> Tensor:
     return torch.complex(torch.addcmul(-shrinks, chord, sine), -chord * cosine)
 
 
-def _series(x: Tensor, discrete: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """sum (or integral) over t >= 0 of exp(x t), t exp(x t) and t^2 exp(x t)."""
+def _series(x: Tensor, discrete: bool) -> tuple[Tensor, Tensor]:
+    """sum (or integral) over t >= 0 of exp(x t), and of t exp(x t)."""
     g = 1 / _gap(x, discrete)
-    if not discrete:
-        return g, g**2, 2 * g**3
-    g1 = (g - 1) * g
-    return g, g1, g1 * (2 * g - 1)
+    return g, (g - 1) * g if discrete else g * g
 
 
-def _own(a: Tensor, at_a: Half, b: Tensor, at_b: Half, discrete: bool) -> Tensor:
-    """T(a_n, b_m) and its derivatives by a, by b and by both, as blocks of (B, 2 r, 2 r)."""
-    g, g1, g2 = _series(a[..., :, None] + b[..., None, :], discrete)
+def _higher(g: Tensor, g1: Tensor, discrete: bool) -> tuple[Tensor, Tensor]:
+    """The same with t^2 and t^3."""
+    steep = 2 * g - 1 if discrete else 2 * g
+    return g1 * steep, g1 * (steep * steep + 2 * g1)
+
+
+def _own(a: Tensor, at_a: Half, b: Tensor, at_b: Half, discrete: bool) -> tuple[Tensor, Tensor]:
+    """T(a_n, b_m) and its derivatives by a, by b and by both, as blocks of (B, 2 r, 2 r).
+
+    And the third derivative, twice by a and once by b, (B, r, r).
+    """
+    g, g1 = _series(a[..., :, None] + b[..., None, :], discrete)
+    g2, g3 = _higher(g, g1, discrete)
     both = at_a.one[..., :, None] + at_b.one[..., None, :]
     by_a, by_b = at_a.slope[..., :, None], at_b.slope[..., None, :]
     steeper = both * g1
     top = torch.cat([both * g, by_b * g + steeper], -1)
     bottom = torch.cat([by_a * g + steeper, (by_a + by_b) * g1 + both * g2], -1)
-    return torch.cat([top, bottom], -2)
+    third = at_a.bend[..., :, None] * g1 + (2 * by_a + by_b) * g2 + both * g3
+    return torch.cat([top, bottom], -2), third
 
 
 def _halves(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -101,6 +105,24 @@ def _halves(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         (one + two).imag / 2,
         (one - two).real / 2,
     )
+
+
+@dataclass(frozen=True)
+class Products:
+    """Inner products of a basis and a target.
+
+    gram: real, of Re E, Im E, (the impulse,) t Re E, t Im E and the response, (B, 4 r + 1,
+    4 r + 1), or 4 r + 2 with the impulse, which is there if the inputs are not white. Of a complex system, of
+    E, -i E, t E, -i t E and h, as real vectors. one, two (B, 2 r, 2 r): T and its derivatives at
+    (a, conj a) and (a, a), the latter zero for complex systems; third_one, third_two (B, r, r):
+    twice by the first exponent and once by the second.
+    """
+
+    gram: Tensor
+    one: Tensor
+    two: Tensor
+    third_one: Tensor
+    third_two: Tensor
 
 
 @dataclass(frozen=True)
@@ -128,8 +150,8 @@ class Target:
             poles, weights = torch.cat([poles, a], -1), torch.cat([weights, w], -1)
         at = half(poles, correlation)
         new = cls(system.real, discrete, correlation, poles, weights, at, a.real[..., 0])
-        products = new._with(a, half(a, correlation))[0]
-        return replace(new, energy=(w * products).sum(-1).real / 2)
+        with_itself = new._with(a, half(a, correlation))[0]
+        return replace(new, energy=(w * with_itself).sum(-1).real / 2)
 
     def select(self, index: Tensor) -> Target:
         """Some members of the batch."""
@@ -149,16 +171,12 @@ class Target:
         damping = -torch.expm1(2 * a.real) if self.discrete else -2 * a.real
         return w.abs().square() * 2 * phi.real / damping
 
-    def _with(self, a: Tensor, at: Half) -> tuple[Tensor, Tensor, Tensor]:
-        """Twice the products of E_n, t E_n and t^2 E_n with the response, (B, r) each, complex."""
-        series = _series(a[..., :, None] + self.poles[..., None, :], self.discrete)
+    def _with(self, a: Tensor, at: Half) -> tuple[Tensor, Tensor]:
+        """Twice the products of E_n and t E_n with the response, (B, r) each, complex."""
+        g, g1 = _series(a[..., :, None] + self.poles[..., None, :], self.discrete)
         two = torch.stack([self.weights, self.weights * self.at.one], -1)
-        (g, gp), (g1, g1p), (g2, g2p) = ((x @ two).unbind(-1) for x in series)
-        return (
-            at.one * g + gp,
-            at.slope * g + at.one * g1 + g1p,
-            at.bend * g + 2 * at.slope * g1 + at.one * g2 + g2p,
-        )
+        (y, yp), (y1, y1p) = ((x @ two).unbind(-1) for x in (g, g1))
+        return at.one * y + yp, at.slope * y + at.one * y1 + y1p
 
     def with_impulse(self) -> Tensor:
         """Product of the response with an impulse, (B,)."""
@@ -166,20 +184,14 @@ class Target:
         P = self.at.one + self.correlation[:, :1] / 2
         return (self.weights * P).sum(-1).real / 2
 
-    def gram(self, a: Tensor) -> Tensor:
-        """Real inner products of Re E, Im E, (the impulse,) t Re E, t Im E and the response.
-
-        (B, 4 r + 1, 4 r + 1), or 4 r + 2 with the impulse, which is there if the inputs are not
-        white. Of a complex system, of E, -i E, t E, -i t E and h, as real vectors.
-        """
-        now = a.detach()
-        at, n = half(now, self.correlation), a.shape[-1]
-        y, slope, bend = self._with(now, at)
-        moved = a - now  # zero, but for autograd
-        y = torch.cat([y + slope * moved, slope + bend * moved], -1)
-        at = at.moved(moved)
-        one = _own(a, at, a.conj(), at.conj(), self.discrete)
-        two = _own(a, at, a, at, self.discrete) if self.real else torch.zeros_like(one)
+    def products(self, a: Tensor) -> Products:
+        """With the basis of exponents a (B, r)."""
+        at, n = half(a, self.correlation), a.shape[-1]
+        y = torch.cat(self._with(a, at), -1)
+        one, third_one = _own(a, at, a.conj(), at.conj(), self.discrete)
+        two, third_two = torch.zeros_like(one), torch.zeros_like(third_one)
+        if self.real:
+            two, third_two = _own(a, at, a, at, self.discrete)
         rr, ri, ir, ii = _halves(one, two)
         G = torch.cat([torch.cat([rr, ri], -1), torch.cat([ir, ii], -1)], -2)
         y = torch.cat([y.real, y.imag], -1)[..., None] / 2
@@ -187,7 +199,8 @@ class Target:
         G, y, energy = G[..., order[:, None], order], y[..., order, :], self.energy[:, None, None]
         if self.correlation is not None:
             G, y = self._with_impulse(G, y, at)
-        return torch.cat([torch.cat([G, y], -1), torch.cat([y.mT, energy], -1)], -2)
+        gram = torch.cat([torch.cat([G, y], -1), torch.cat([y.mT, energy], -1)], -2)
+        return Products(gram, one, two, third_one, third_two)
 
     def _with_impulse(self, G: Tensor, y: Tensor, at: Half) -> tuple[Tensor, Tensor]:
         """The impulse between the basis and its derivatives: its products are the sums P."""

@@ -11,6 +11,10 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+# Defaults of the fits, chosen on validation data (notebooks/pipeline/60_compare).
+PERTURBATION = 0.002  # relative error of every number that they allow for
+WHITE = 0.1  # share of white input beside what a layer receives
+
 
 @dataclass(frozen=True)
 class Method:

@@ -42,5 +42,9 @@ def highest_peak(gain: Callable[[Tensor], Tensor], omega: Tensor, zooms: int) ->
         low = grid.gather(-1, (index - 1).clamp(min=0))[..., 0]
         high = grid.gather(-1, (index + 1).clamp(max=CELLS))[..., 0]
         kept = top[..., 0].topk((top.shape[1] + 1) // 2, -1).indices
-        low, high, top = low.gather(-1, kept), high.gather(-1, kept), top.gather(-2, kept[..., None])
+        low, high, top = (
+            low.gather(-1, kept),
+            high.gather(-1, kept),
+            top.gather(-2, kept[..., None]),
+        )
     return torch.maximum(top[..., 0].amax(-1), value.amax(-1))

@@ -23,6 +23,7 @@ NAN = float("nan")
 AT_ONCE = 64  # sequences that pass through a kernel together
 # What a layer receives: sequences (B, H, L), and their lengths (B) or None.
 Received = tuple[Tensor, Tensor | None]
+STEPS = 256  # of a kernel that are looked at where no sequences say how long they are
 SAMPLES = 4  # samples on each side of a pole for H-infinity norms of whole layers
 
 
@@ -127,6 +128,18 @@ def energy_that_counts(kernel: Tensor, u: Tensor, lengths: Tensor | None = None)
     return total
 
 
+def cancellation(kernel: DiagonalLTI, length: int) -> Tensor:
+    """How far the terms of a kernel exceed it, in every channel: sum |w_n| / max |h[k]|.
+
+    k = 0 .. length - 1.
+
+    1 where there is nothing to cancel; a relative error eps of the terms may become that many eps.
+    """
+    terms = kernel.residues.abs().sum(-1)
+    h = replace(kernel, feedthrough=None).impulse_response(length).abs().amax(-1)
+    return torch.where(terms > 0, terms / h, 1.0)
+
+
 def error_row(
     against: Reference,
     reduced: DiagonalLTI,
@@ -146,9 +159,12 @@ def error_row(
     stable were kept: such a layer has none of these norms.
     Of the kernels that the layer convolves with, relative, over all channels together: h2_error,
     and output_error on the sequences that the layer received, in samples that count (nan without).
+    cancellation: the largest over the channels, over the length of those sequences.
     """
     names = ("sigma_max", "limit", "bound", "hinf", "gain", "h2_error", "output_error")
     row = dict.fromkeys(names, NAN)
+    length = STEPS if received is None else received[0].shape[-1]
+    row["cancellation"] = float(cancellation(stored.discretize(dt), length).max())
     if math.isfinite(against.gain):
         row |= _error_of_gain(against, reduced, stored, dt)
     if received is not None:

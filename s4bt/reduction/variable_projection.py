@@ -23,7 +23,7 @@ from torch.nn.functional import pad
 
 from s4bt.reduction.balanced import balanced_truncation
 from s4bt.reduction.gramians import flattened, normalised, promoted, restored
-from s4bt.reduction.inner_products import Target
+from s4bt.reduction.inner_products import Products, Target
 from s4bt.reduction.projection import check_kind, check_rank
 from s4bt.reduction.systems import DiagonalLTI
 
@@ -38,7 +38,6 @@ LONGEST_STEP = 2.0  # in alpha, and in omega / |a|
 
 # Levenberg-Marquardt: mu is the share of the diagonal that is added. It falls to a fifth after a
 # success and grows fourfold after a failure; beyond GIVEN_UP no downhill step is found any more.
-PERTURBATION = 2.0**-9  # relative error of every stored number that fits allow for
 ITERATIONS = 40  # Levenberg-Marquardt steps of the best start, after HEAT of every start
 HEAT = 8
 FIRST_MU = 1e-3
@@ -87,7 +86,7 @@ class Problem:
         correlation: Tensor | None = None,
         steps: Tensor | None = None,
     ) -> Problem:
-        """To fit a flat batch; length: of the sequences, after MEMORY of them a discount of 1/e^2."""
+        """To fit a flat batch; length: of sequences, MEMORY of which later an error counts 1/e^2."""
         discount = 0.0 if length is None else 1 / (MEMORY * length)
         target = Target.of(discounted(system, discount), correlation)
         return cls(target, perturbation, damping_range(system, length), steps, discount)
@@ -150,36 +149,54 @@ def _prices(G: Tensor, a: Tensor, problem: Problem) -> Tensor:
     return problem.perturbation**2 * (torch.diag_embed(each) + pad(together, (0, extra, 0, extra)))
 
 
+def _price_slopes(v: Tensor, a: Tensor, products: Products, eps: float) -> Tensor:
+    """The derivative of `_prices` at fixed residues v (B, r): it changes by Re(slope da), complex.
+
+    Of |v|^2 (||E||^2 + |a|^2 ||t E||^2), and of || Re sum_n c_n t E_n ||^2, c = v a.
+    """
+    r, c = a.shape[-1], v * a
+    diagonal = {"dim1": -2, "dim2": -1}
+    by_a = products.one[..., r:, :r].diagonal(**diagonal)
+    size = products.one[..., r:, r:].diagonal(**diagonal).real
+    third = products.third_one.diagonal(**diagonal)
+    each = v.abs().square() * (by_a + a.abs().square() * third + size * a.conj())
+    both = torch.stack([c.conj(), c], -1)  # with what the two kinds of products are multiplied
+
+    def response(one: Tensor, two: Tensor) -> Tensor:
+        return (one @ both[..., :1] + two @ both[..., 1:])[..., 0]
+
+    together = v * response(products.one[..., r:, r:], products.two[..., r:, r:])
+    together = together + c * response(products.third_one, products.third_two)
+    return eps**2 * (each + together)
+
+
 def evaluate(problem: Problem, alpha: Tensor, omega: Tensor) -> Point:
     """Eliminate the residues at these poles."""
-    with torch.enable_grad():
-        here = torch.stack([alpha, omega]).detach().requires_grad_()
-        own_alpha, own_omega = here
-        if problem.steps is not None:
-            own_alpha = own_alpha + problem.steps.log()[:, None]
-            own_omega = own_omega * problem.steps[:, None]
-        a = torch.complex(-torch.exp(own_alpha), own_omega)
-        r, G = a.shape[-1], problem.target.gram(a - problem.discount)
-        width = 2 * r + problem.extra
-        normal = G[..., :width, :width]
-        if problem.perturbation:
-            normal = normal + _prices(G, a, problem)
-        inverse = _inverse(normal.detach(), r)
-        y = G[..., :width, -1:]
-        x = inverse @ y.detach()
-        x = x + inverse @ (y - normal @ x).detach()  # what was added for stability, taken back
-        # at the best x the derivative does not see that x moves
-        f = (G[..., -1:, -1:] - 2 * y.mT @ x + x.mT @ normal @ x)[..., 0, 0]
-        slope = torch.autograd.grad(f.sum(), here)[0]
-    a, G, f, x = a.detach(), G.detach(), f.detach(), x[..., 0]
-    x_re, x_im, size = x[:, :r], x[:, r : 2 * r], a.abs()
+    steps = problem.steps
+    a = torch.complex(-torch.exp(alpha), omega)
+    a = a if steps is None else a * steps[:, None]
+    products, r = problem.target.products(a - problem.discount), a.shape[-1]
+    G, width = products.gram, 2 * r + problem.extra
+    normal = G[..., :width, :width]
+    if problem.perturbation:
+        normal = normal + _prices(G, a, problem)
+    inverse = _inverse(normal, r)
+    y, slopes = G[..., :width, -1:], slice(width, -1)
+    x = inverse @ y
+    x = x + inverse @ (y - normal @ x)  # what was added for stability, taken back
+    f = (G[..., -1:, -1:] - 2 * y.mT @ x + x.mT @ normal @ x)[..., 0, 0]
+    across = G[..., slopes, :width]
+    x_re, x_im, size = x[:, :r, 0], x[:, r : 2 * r, 0], a.abs()
     K = _two_by_two(x_re * a.real, x_im * size, x_im * a.real, -x_re * size)
-    across, slopes = G[..., width:-1, :width], G[..., width:-1, width:-1]
-    H = K.mT @ (slopes - across @ inverse @ across.mT) @ K
-    descent = -torch.cat([slope[0], slope[1] * torch.complex(alpha.exp(), omega).abs()], -1) / 2
-    if problem.steps is not None:
-        f, H = f.sum(0, keepdim=True), H.sum(0, keepdim=True)
-    return Point(alpha, omega, x, f, descent, H)
+    # at the best x the derivative does not see that x moves
+    descent = (K.mT @ (G[..., slopes, -1:] - across @ x))[..., 0]
+    if problem.perturbation:
+        slope = _price_slopes(torch.complex(x_re, -x_im), a, products, problem.perturbation)
+        descent = descent - torch.cat([slope.real * a.real, -slope.imag * size], -1) / 2
+    H = K.mT @ (G[..., slopes, slopes] - across @ inverse @ across.mT) @ K
+    if steps is not None:
+        f, H, descent = (z.sum(0, keepdim=True) for z in (f, H, descent))
+    return Point(alpha, omega, x[..., 0], f, descent, H)
 
 
 def _inverse(normal: Tensor, r: int) -> Tensor:
@@ -302,9 +319,7 @@ def discounted(system: DiagonalLTI, discount: float) -> DiagonalLTI:
         return system
     a = system.exponents - discount
     discrete = system.dt is not None
-    return replace(
-        system, poles=torch.exp(a) if discrete else a, log_poles=a if discrete else None
-    )
+    return replace(system, poles=torch.exp(a) if discrete else a, log_poles=a if discrete else None)
 
 
 def damping_range(system: DiagonalLTI, length: int | None = None) -> tuple[float, float]:

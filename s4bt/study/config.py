@@ -150,16 +150,37 @@ class OneShot(Section):
         return self
 
 
+Share = Annotated[float, Field(ge=0)]
+
+
+class Choice(Section):
+    """How careful fits are, tried on validation data of the first seed, at one rank.
+
+    perturbations: relative errors of every number that `weighted` allows for, with the default
+    white input; whites: shares of white input, with the default perturbation.
+    """
+
+    rank: Count
+    perturbations: Annotated[list[Share], Field(min_length=1)]
+    whites: Annotated[list[Share], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _no_twins(self):
+        _refuse_twins(self, "perturbations", "whites")
+        return self
+
+
 class Grid(Section):
     """What is compared.
 
-    seeds; one_shot: what is truncated without retraining; ranks r and methods: what is retrained,
-    which are among those of one_shot; lr_rank: the rank at which each arm's learning rate is
-    chosen; baseline_ranks: those of the dear baselines, (b) with all the steps, and (a) and (e)
-    with poles of each channel's own.
+    seeds; choice: how careful fits are; one_shot: what is truncated without retraining; ranks r and
+    methods: what is retrained, which are among those of one_shot; lr_rank: the rank at which each
+    arm's learning rate is chosen; baseline_ranks: those of the dear baselines, (b) with all the
+    steps, and (e) with poles of each channel's own.
     """
 
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    choice: Choice
     one_shot: OneShot
     ranks: Ranks
     methods: Methods
@@ -191,7 +212,7 @@ class Scale(Section):
             task = getattr(self.tasks, name)
             state, largest = (
                 task.model.state,
-                max(self.grid.one_shot.ranks + self.grid.baseline_ranks),
+                max([self.grid.choice.rank, *self.grid.one_shot.ranks, *self.grid.baseline_ranks]),
             )
             if max(task.pretrain.batch, task.retrain.batch) > task.data.train:
                 raise ValueError(

@@ -26,6 +26,7 @@ from s4bt.tasks import Dataset, load
 # What a phase reads, by the names in results/<scale>/<task>.
 INPUTS = {
     "pretrain": ("arrays",),
+    "choose": ("arrays", "pretrained"),
     "truncate": ("arrays", "pretrained"),
     "retrain": ("arrays", "pretrained", "truncated"),
 }

@@ -40,21 +40,21 @@ OF_RUN = ("arm", "method", "transfer", "sharing", "rank", "seed", "lr", "steps")
 def arms(grid: Grid, config: TaskConfig) -> list[dict]:
     """The arms that train, each with the ranks it has and its number of steps."""
     short, long = config.retrain.steps, config.pretrain.steps + config.retrain.steps
-    both = (("tied", grid.ranks), ("per-channel", grid.baseline_ranks))
+    kinds = ("tied", "per-channel")
     found = [
         {"arm": "truncated", "method": m, "transfer": t, "ranks": grid.ranks, "steps": short}
         for m in grid.methods
         for t in ("dss", "whole")
     ]
     found += [
-        {"arm": "skew-hippo", "sharing": kind, "ranks": ranks, "steps": short}
-        for kind, ranks in both
+        {"arm": "skew-hippo", "sharing": kind, "ranks": grid.ranks, "steps": short}
+        for kind in kinds
     ]
     dear = grid.baseline_ranks
     found.append({"arm": "skew-hippo-long", "sharing": "tied", "ranks": dear, "steps": long})
     found += [
         {"arm": "skew-hippo-rest", "sharing": kind, "ranks": ranks, "steps": short}
-        for kind, ranks in both
+        for kind, ranks in zip(kinds, (grid.ranks, dear), strict=True)
     ]
     found.append({"arm": "untruncated", "ranks": [config.model.state], "steps": short})
     return found

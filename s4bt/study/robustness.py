@@ -21,6 +21,7 @@ from s4bt.tasks.listops import CODE
 
 NUDGE = 0.01  # relative size of the perturbation
 ENOUGH = 500  # examples of a split that are asked, at most
+COPIES = 3  # perturbed copies whose accuracies are averaged, where something is chosen by them
 
 
 def _repeated(x: np.ndarray, lengths: np.ndarray, before: list[int], after: list[int]):
@@ -57,7 +58,7 @@ def perturbed(model: S4Model, seed: int, size: float = NUDGE) -> S4Model:
 def robustness(
     model: S4Model, task: str, dataset: Dataset, name: str, seed: int, copies: int = 1
 ) -> dict[str, float]:
-    """Accuracy on a split's first examples as they are, twice as long, and by perturbed copies."""
+    """Accuracy on a split's first examples: as_is, longer (twice as long), perturbed copies."""
     split = dataset[name]
     parts = {
         "as_is": Split(split.x[:ENOUGH], split.lengths[:ENOUGH], split.y[:ENOUGH]),

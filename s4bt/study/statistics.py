@@ -190,6 +190,16 @@ def with_milliseconds(cells: pd.DataFrame, scale: str) -> pd.DataFrame:
     return cells.merge(times.drop(columns="scale"), on=["task", "sharing", "rank"], how="left")
 
 
+def tables_of(scale: str, name: str, stage: str) -> pd.DataFrame:
+    """results/<scale>/<task>/<name> of all six tasks, with a column task.
+
+    Raises UserError, with the command of the stage, if one is missing.
+    """
+    paths = {t: existing(task_dir(scale, t) / name, scale, f"{stage}@{t}") for t in TASKS}
+    frames = [pd.read_csv(path).assign(task=task) for task, path in paths.items()]
+    return pd.concat(frames, ignore_index=True)
+
+
 def all_tasks(scale: str) -> pd.DataFrame:
     """`summary` of all six tasks.
 
@@ -201,9 +211,9 @@ def all_tasks(scale: str) -> pd.DataFrame:
 
 
 def cells_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """`intervals` of a summary, with a column parameters."""
-    sizes = rows.groupby(CELL, dropna=False).parameters.first().reset_index()
-    return intervals(rows).merge(sizes)
+    """`intervals` of a summary, with the sizes of the models."""
+    sizes = rows.groupby(CELL, dropna=False)[["parameters", "state_space_parameters"]].first()
+    return intervals(rows).merge(sizes.reset_index())
 
 
 def chance_of(scale: str, task: str) -> float:

@@ -13,12 +13,13 @@ from s4bt.compression import compress
 from s4bt.nn.s4 import S4Model
 from s4bt.nn.storage import load_model, save_model
 from s4bt.reduction.methods import METHODS
-from s4bt.reduction.quality import singular_values
-from s4bt.reduction.ranks import budget, layer_adaptive
+from s4bt.reduction.quality import cancellation, singular_values
+from s4bt.reduction.ranks import budget, energy_adaptive, layer_adaptive
 from s4bt.study.batches import batch
 from s4bt.study.config import Grid, load_task
 from s4bt.study.devices import device, seed_everything
 from s4bt.study.experiments import configured, pretrained_path, run_of, scores
+from s4bt.study.robustness import robustness
 from s4bt.study.train import evaluate
 from s4bt.tasks import Dataset
 
@@ -28,6 +29,7 @@ RULES: dict[str, dict[str, Callable]] = {
     "bt-discrete": {"budget": budget},
     "weighted": {"budget": budget},
     "modal": {"layer-adaptive": layer_adaptive},
+    "energy": {"layer-adaptive": energy_adaptive},
 }
 
 
@@ -48,7 +50,7 @@ def calibration(dataset: Dataset, size: int, seed: int) -> tuple:
     return batch(dataset.info, dataset["train"], np.sort(chosen), device())[:2]
 
 
-def _start(run: dict) -> tuple[S4Model, Dataset, tuple, Grid]:
+def start_of(run: dict) -> tuple[S4Model, Dataset, tuple, Grid]:
     """The pretrained model of a run, its data, calibration sequences and grid."""
     _, dataset = configured(run)
     _, grid = load_task(run["scale"], run["task"])
@@ -60,11 +62,11 @@ def _start(run: dict) -> tuple[S4Model, Dataset, tuple, Grid]:
 def truncate_run(run: dict, folder: Path, progress, _: Path) -> dict:
     """Truncate one pretrained model to every rank and measure each as it is.
 
-    Leaves r<rank>.safetensors and layers.csv in the folder.
+    Leaves r<rank>.safetensors, layers.csv and robustness.csv in the folder.
     """
-    model, dataset, sequences, grid = _start(run)
+    model, dataset, sequences, grid = start_of(run)
     references: dict = {}
-    layers, rows = [], []
+    layers, rows, robust = [], [], []
     for done, rank in enumerate(grid.one_shot.ranks, 1):
         start = time.perf_counter()
         small, report = compress(model, rank, run["method"], sequences, references)
@@ -75,14 +77,45 @@ def truncate_run(run: dict, folder: Path, progress, _: Path) -> dict:
         own = {key: run[key] for key in ("arm", "method", "seed")}
         row = {"name": f"{run['name']}-r{rank}", **own, "rank": rank, **measured, "seconds": took}
         rows.append(row)
+        robust.append(own | {"rank": rank} | _robust(small, run, dataset, report))
         progress(COST * done, measured["accuracy"])
     pd.DataFrame(layers).to_csv(folder / "layers.csv", index=False)
+    pd.DataFrame(robust).to_csv(folder / "robustness.csv", index=False)
     return {"method": run["method"], "seed": run["seed"], "rows": rows}
+
+
+def _robust(model: S4Model, run: dict, dataset: Dataset, report: list[dict]) -> dict:
+    """Accuracy when inputs are longer or numbers move, and the largest numbers of the layers."""
+    found = robustness(model, run["task"], dataset, "test", run["seed"])
+    for name in ("cancellation", "feedthrough"):
+        found[name] = max(row[name] for row in report)
+    return found
+
+
+def untruncated_run(run: dict, folder: Path, progress, _: Path) -> dict:
+    """The same of the pretrained model as it is: a row of robustness.csv."""
+    model, dataset, sequences, _ = start_of(run)
+    layers = model.dss_layers()
+    kernels = [layer.to_lti().discretize(layer.dt()) for layer in layers]
+    report = [
+        {
+            "cancellation": float(cancellation(kernel, sequences[0].shape[-1]).max()),
+            "feedthrough": float(layer.D.abs().max()),
+        }
+        for kernel, layer in zip(kernels, layers, strict=True)
+    ]
+    own = {"arm": "untruncated", "seed": run["seed"], "rank": model.dss_layers()[0].state}
+    return own | _robust(model, run, dataset, report)
+
+
+def untruncated_runs(scale: str, task: str, grid: Grid) -> list[dict]:
+    """One run per seed."""
+    return [run_of("robust", scale, task, 1, arm="untruncated", seed=s) for s in grid.seeds]
 
 
 def rule_runs(scale: str, task: str, grid: Grid) -> list[dict]:
     """One run per method that spreads the states of the first seed's model over its layers."""
-    ranks = len(grid.ranks) - 1
+    ranks = max(1, len(grid.ranks) - 1)
     return [
         run_of("rules", scale, task, COST * (1 + len(rules)) * ranks, method=method, seed=seed)
         for seed in grid.seeds[:1]
@@ -96,9 +129,9 @@ def rule_run(run: dict, folder: Path, progress, _: Path) -> dict:
     One row per rule and rank. A rule gets as many states in all as the even spread, rank times
     layers.
     """
-    model, dataset, sequences, grid = _start(run)
+    model, dataset, sequences, grid = start_of(run)
     depth, references, rows = len(model.blocks), {}, []
-    for rank in sorted(grid.ranks)[:-1]:
+    for rank in sorted(grid.ranks)[: max(1, len(grid.ranks) - 1)]:
         for name, rule in {"even": None, **RULES[run["method"]]}.items():
             kept = rule(rank * depth) if rule else rank
             small, report = compress(model, kept, run["method"], sequences, references)

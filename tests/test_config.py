@@ -23,7 +23,7 @@ def test_every_scale_is_valid(scale):
 
 
 def test_the_larger_scales_climb_the_whole_ladder():
-    assert load_scale("laptop").grid.ranks == [2, 4, 16]
+    assert load_scale("laptop").grid.ranks == [4, 16]
     for scale in ("study", "paper"):
         assert load_scale(scale).grid.ranks == [1, 2, 4, 8, 16, 32]
 
@@ -49,13 +49,13 @@ def changed(tmp_path, old, new, count=1):
         ("norm: batch", "norm: group", "'batch' or 'layer'"),
         ("lr: [0.01]", "lr: []", "at least 1 item"),
         (
-            "ranks: [2, 4, 8, 16]",
-            "ranks: [2, 4, 16, 128]",
+            "ranks: [4, 8, 16]",
+            "ranks: [4, 16, 128]",
             r"rank 128 is above the state dimension N = 64 of task listops",
         ),
         (
-            "ranks: [2, 4, 16]",
-            "ranks: [2, 4, 32]",
+            "    ranks: [4, 16]",
+            "    ranks: [4, 32]",
             r"ranks \[32\] are retrained but not truncated: add them to one_shot.ranks",
         ),
         (

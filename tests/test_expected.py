@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
+from s4bt.reduction.expected_error import Problem, damping_range, evaluate
 from s4bt.reduction.inner_products import Target
 from s4bt.reduction.systems import DiagonalLTI
-from s4bt.reduction.variable_projection import Problem, damping_range, evaluate, system_at
+from s4bt.reduction.variable_projection import system_at
 
 L, H, N = 24, 3, 6
 LONG = 1024  # by then everything has decayed

@@ -128,7 +128,6 @@ def test_every_layer_is_calibrated_behind_the_truncated_ones():
         "weighted",
         model.blocks[1].dss.dt(),
         spectrum=received,
-        rounding=2.0**-22,
     )
     stored = small.blocks[1].dss.to_lti()
     h, k = (

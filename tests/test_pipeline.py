@@ -174,7 +174,7 @@ def test_the_summary_has_every_run_and_pretraining_beats_chance():
             "pretrained": seeds,
             "one-shot": len(grid.one_shot.methods) * len(grid.one_shot.ranks) * seeds,
             "truncated": 2 * len(grid.methods) * ranks * seeds,
-            "skew-hippo": (ranks + few) * seeds,
+            "skew-hippo": 2 * ranks * seeds,
             "skew-hippo-rest": (ranks + few) * seeds,
             "skew-hippo-long": few * seeds,
             "untruncated": seeds,

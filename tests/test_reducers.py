@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from s4bt.reduction.balanced import balanced_truncation, bt_discrete, bt_limited, order_kept
 from s4bt.reduction.dispatch import reduce
+from s4bt.reduction.expected_error import MEMORY, discounted
 from s4bt.reduction.gramians import hankel_singular_values
 from s4bt.reduction.inner_products import output_energy
 from s4bt.reduction.methods import METHODS
 from s4bt.reduction.modal import modal
 from s4bt.reduction.quality import error_row, reference
 from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
-from s4bt.reduction.variable_projection import MEMORY, discounted
 from s4bt.reduction.weighted import autocorrelation
-from s4bt.study.config import OneShot
+from s4bt.study.grid import OneShot
 
 seeds = st.integers(0, 10**6)
 ANY = ["singular-perturbation", "modal", "h2", "hankel"]  # these take any system as it is

@@ -558,7 +558,7 @@ def test_every_baseline_trains_on_every_rank_it_should():
     assert all(a["ranks"] == grid.ranks for a in by_arm["truncated"])
     assert {a["sharing"]: a["ranks"] for a in by_arm["skew-hippo"]} == {
         "tied": grid.ranks,
-        "per-channel": grid.baseline_ranks,
+        "per-channel": grid.ranks,
     }
     assert {a["steps"] for a in by_arm["truncated"] + by_arm["skew-hippo"]} == {
         config.retrain.steps

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from s4bt.reduction.balanced import require_discrete
 from s4bt.reduction.checks import not_negative, whole_number
+from s4bt.reduction.expected_error import Problem
 from s4bt.reduction.methods import PERTURBATION
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
     ITERATIONS,
-    Problem,
     best_fit,
     fitted,
     system_at,

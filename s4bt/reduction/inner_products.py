@@ -112,10 +112,10 @@ class Products:
     """Inner products of a basis and a target.
 
     gram: real, of Re E, Im E, (the impulse,) t Re E, t Im E and the response, (B, 4 r + 1,
-    4 r + 1), or 4 r + 2 with the impulse, which is there if the inputs are not white. Of a complex system, of
-    E, -i E, t E, -i t E and h, as real vectors. one, two (B, 2 r, 2 r): T and its derivatives at
-    (a, conj a) and (a, a), the latter zero for complex systems; third_one, third_two (B, r, r):
-    twice by the first exponent and once by the second.
+    4 r + 1), or 4 r + 2 with the impulse, which is there if the inputs are not white. Of a complex
+    system, of E, -i E, t E, -i t E and h, as real vectors. one, two (B, 2 r, 2 r): T and its
+    derivatives at (a, conj a) and (a, a), the latter zero for complex systems; third_one, third_two
+    (B, r, r): twice by the first exponent and once by the second.
     """
 
     gram: Tensor

@@ -25,13 +25,13 @@ from torch import Tensor
 from s4bt.reduction.balanced import bt_shared, require_discrete
 from s4bt.reduction.checks import not_negative, whole_number
 from s4bt.reduction.diagonal import as_tensor, per_batch
+from s4bt.reduction.expected_error import Problem
 from s4bt.reduction.gramians import promoted
 from s4bt.reduction.methods import PERTURBATION, WHITE
 from s4bt.reduction.projection import check_rank
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
     ITERATIONS,
-    Problem,
     best_fit,
     fitted,
     system_at,

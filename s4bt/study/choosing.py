@@ -14,9 +14,10 @@ from s4bt.compression import FragileLayer, compress
 from s4bt.nn.s4 import S4Model, with_dss_of
 from s4bt.reduction.methods import PERTURBATION, WHITE
 from s4bt.study.care import RETRAINED
-from s4bt.study.config import Grid, TaskConfig
+from s4bt.study.config import TaskConfig
 from s4bt.study.devices import seed_everything
 from s4bt.study.experiments import configured, fresh, run_of
+from s4bt.study.grid import Grid
 from s4bt.study.robustness import COPIES, robustness
 from s4bt.study.train import Diverged, train
 from s4bt.study.truncation import COST, start_of

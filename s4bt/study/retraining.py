@@ -20,7 +20,7 @@ import pandas as pd
 
 from s4bt.nn.s4 import S4Model, with_dss_of, with_skew_hippo
 from s4bt.nn.storage import load_model, save_model
-from s4bt.study.config import Grid, TaskConfig
+from s4bt.study.config import TaskConfig
 from s4bt.study.devices import device, seed_everything
 from s4bt.study.experiments import (
     configured,
@@ -30,6 +30,7 @@ from s4bt.study.experiments import (
     scores,
     truncated_path,
 )
+from s4bt.study.grid import Grid
 from s4bt.study.pretraining import best_rate
 from s4bt.study.train import Diverged, train
 

@@ -16,9 +16,10 @@ from s4bt.reduction.methods import METHODS
 from s4bt.reduction.quality import cancellation, singular_values
 from s4bt.reduction.ranks import budget, energy_adaptive, layer_adaptive
 from s4bt.study.batches import batch
-from s4bt.study.config import Grid, load_task
+from s4bt.study.config import load_task
 from s4bt.study.devices import device, seed_everything
 from s4bt.study.experiments import configured, pretrained_path, run_of, scores
+from s4bt.study.grid import Grid
 from s4bt.study.robustness import robustness
 from s4bt.study.train import evaluate
 from s4bt.tasks import Dataset

@@ -59,11 +59,11 @@ def changed(tmp_path, old, new, count=1):
             r"ranks \[32\] are retrained but not truncated: add them to one_shot.ranks",
         ),
         (
-            "methods: [bt-shared, weighted]",
+            "methods: [bt-shared, bt-discrete, weighted, weighted-shared]",
             "methods: [weighted, weighted]",
             r"holds a value twice",
         ),
-        ("ranks: [2, 4, 16]", "ranks: [2, 0, 4]", r"greater than or equal to 1 \(got 0\)"),
+        ("ranks: [4, 16]", "ranks: [4, 0]", r"greater than or equal to 1 \(got 0\)"),
         (
             "baseline_ranks: [4]",
             "baseline_ranks: [128]",
@@ -102,7 +102,7 @@ def test_mistakes_are_named_with_file_line_and_key(tmp_path, old, new, message):
 
 
 def test_an_unknown_method_is_named_with_file_and_line(tmp_path):
-    path, line = changed(tmp_path, "modal, h2, hankel", "modal, h3, hankel")
+    path, line = changed(tmp_path, "energy, h2, hankel", "energy, h3, hankel")
     check_methods("laptop", METHODS)
     said = rf"params\.yaml, line {line}\b.*'h3' is no method; use bt-shared, .*weighted"
     with pytest.raises(UserError, match=said):

@@ -232,8 +232,8 @@ WHOLE = [2, np.int64(2), np.int8(2), np.array(2), torch.tensor(2), torch.tensor(
 def test_whole_numbers_of_every_library_are_whole_numbers(two):
     kernel = DSS(2, 6).to_lti().discretize(0.1)
     for method in METHODS:
-        options = {"spectrum": torch.ones(2, L + 1)} if method == "weighted" else {}
-        options |= {"length": two} if method == "bt-limited" else {}
+        given = {"spectrum": torch.ones(2, L + 1), "length": two}
+        options = {name: given[name] for name in METHODS[method].measures}
         assert reduce(kernel, two, method, **options).modes == 2
     assert kernel.impulse_response(two).shape[-1] == 2
     assert error_bound(torch.ones(3), two) == 2

@@ -8,7 +8,7 @@ from conftest import random_system
 
 from s4bt.reduction.balanced import bt_discrete, order_kept
 from s4bt.reduction.gramians import hankel_singular_values
-from s4bt.reduction.ranks import budget, by_bound, by_energy, layer_adaptive
+from s4bt.reduction.ranks import budget, by_bound, by_energy, energy_adaptive, layer_adaptive
 
 
 def layers():
@@ -67,7 +67,7 @@ def test_the_energy_rule_finds_the_smallest_rank_with_its_share(share):
         assert energy[: 2 * rank].sum() >= share * energy.sum() > energy[: 2 * rank - 2].sum()
 
 
-@pytest.mark.parametrize("rule", [budget, layer_adaptive])
+@pytest.mark.parametrize("rule", [budget, layer_adaptive, energy_adaptive])
 @pytest.mark.parametrize("total", [3, 9, 17, 36])
 def test_a_budget_is_kept_and_the_simple_layer_gets_least(rule, total):
     ranks = rule(total)(layers())

@@ -25,10 +25,10 @@ def modal_scores(system: DiagonalLTI) -> Tensor:
     return system.residues.abs() / damping
 
 
-def energies(system: DiagonalLTI) -> Tensor:
-    """Squared H2 norm of every complex mode alone, (..., N)."""
+def mode_norms(system: DiagonalLTI) -> Tensor:
+    """H2 norm of every complex mode alone, (..., N): |w| / sqrt(1 - |lambda|^2)."""
     damping = -2 * system.poles.real if system.dt is None else -torch.expm1(2 * system.logs.real)
-    return system.residues.abs().square() / damping
+    return system.residues.abs() / damping.sqrt()
 
 
 def modal(system: DiagonalLTI, rank: int) -> DiagonalLTI:
@@ -45,7 +45,7 @@ def modal(system: DiagonalLTI, rank: int) -> DiagonalLTI:
 
 
 def energy(system: DiagonalLTI, rank: int) -> DiagonalLTI:
-    """The r modes of each channel with the largest `energies`.
+    """The r modes of each channel with the most energy, by `mode_norms`.
 
     For state space layers: Padhy et al. 2026, AIRE-Prune.
     Raises as `modal`.
@@ -53,4 +53,4 @@ def energy(system: DiagonalLTI, rank: int) -> DiagonalLTI:
     rank = check_rank(rank, system.modes)
     check_kind(system)
     system.require_stable("modal truncation")
-    return system.take(energies(system).topk(rank, -1).indices)
+    return system.take(mode_norms(system).topk(rank, -1).indices)

@@ -20,7 +20,7 @@ from s4bt.reduction.balanced import bt_discrete, error_bounds, order_kept
 from s4bt.reduction.checks import whole_number
 from s4bt.reduction.gramians import hankel_singular_values
 from s4bt.reduction.inner_products import output_energy
-from s4bt.reduction.modal import energies, modal_scores
+from s4bt.reduction.modal import modal_scores, mode_norms
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.weighted import autocorrelation
 
@@ -155,12 +155,12 @@ def budget(total: int) -> Rule:
     return rule
 
 
-def _layer_adaptive(total: int, squares: Callable[[DiagonalLTI], Tensor]) -> Rule:
+def _layer_adaptive(total: int, norms: Callable[[DiagonalLTI], Tensor]) -> Rule:
     def rule(kernels: list[DiagonalLTI], spectra: list[Tensor] | None = None) -> list[int]:
         _check_total(total, kernels)
         ranked = []
         for layer, kernel in enumerate(kernels):
-            size = squares(_unit(kernel)).sort(-1, descending=True).values.sum(0)
+            size = norms(_unit(kernel)).square().sort(-1, descending=True).values.sum(0)
             score = torch.where(size > 0, size / size.cumsum(0), 0)
             ranked += [(float(s), -layer) for s in score[1:]]
         ranks = [1] * len(kernels)
@@ -178,12 +178,12 @@ def layer_adaptive(total: int) -> Rule:
     not smaller; the best scores of all layers are kept. A layer's channels share one rank: squares
     are sorted in each channel and summed over the channels.  (Gwak et al. 2024, LAST)
     """
-    return _layer_adaptive(total, lambda kernel: modal_scores(kernel).square())
+    return _layer_adaptive(total, modal_scores)
 
 
 def energy_adaptive(total: int) -> Rule:
-    """As `layer_adaptive`, with squared H2 norms; for the method energy.
+    """As `layer_adaptive`, with H2 norms; for the method energy.
 
     (Padhy et al. 2026, AIRE-Prune)
     """
-    return _layer_adaptive(total, energies)
+    return _layer_adaptive(total, mode_norms)

@@ -32,8 +32,8 @@ LONGEST_STEP = 2.0  # in alpha, and in omega / |a|
 
 # Levenberg-Marquardt: mu is the share of the diagonal that is added. It falls to a fifth after a
 # success and grows fourfold after a failure; beyond GIVEN_UP no downhill step is found any more.
-ITERATIONS = 40  # Levenberg-Marquardt steps of the best start, after HEAT of every start
-HEAT = 8
+ITERATIONS = 20  # Levenberg-Marquardt steps of the best start, after HEAT of every start
+HEAT = 10
 FIRST_MU = 1e-3
 AFTER_SUCCESS, AFTER_FAILURE = 0.2, 4.0
 LEAST_MU, MOST_MU, GIVEN_UP = 1e-12, 1e12, 1e8

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from s4bt.reduction.balanced import bt_shared, require_discrete
 from s4bt.reduction.checks import not_negative, whole_number
-from s4bt.reduction.diagonal import as_tensor, per_batch
+from s4bt.reduction.diagonal import as_tensor
 from s4bt.reduction.expected_error import Problem
 from s4bt.reduction.gramians import promoted
 from s4bt.reduction.methods import PERTURBATION, WHITE
@@ -143,7 +143,7 @@ def shared_poles(kernel: DiagonalLTI) -> tuple[Tensor, Tensor]:
 
     Raises ValueError if the channels do not share their poles.
     """
-    steps = per_batch(kernel.dt, kernel.poles)[..., 0].expand(len(kernel.poles))
+    steps = as_tensor(kernel.dt).to(kernel.poles.real).expand(len(kernel.poles))
     poles = kernel.logs / steps[:, None]
     if bool(((poles - poles[:1]).abs() > SAME * poles.abs()).any()):
         raise ValueError(

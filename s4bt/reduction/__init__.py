@@ -1,13 +1,14 @@
 """Model order reduction of diagonal state-space layers; needs PyTorch, NumPy and SciPy only.
 
-methods                             the registry, which imports nothing
+methods, checks                     the registry, which imports nothing; whole numbers, shares
 powers, peaks                       sums of powers, the largest gain over frequencies
 diagonal, systems                   DiagonalLTI: responses, norms, discretisation
 gramians                            Cholesky factors without Gramians, Hankel singular values
-projection                          balanced coordinates, and back to modes
+projection, diagonalisation         balanced coordinates, and back to modes
 balanced                            balanced truncation, its bound
 residualisation, hankel, modal      singular perturbation, Hankel norm, the largest modes
-variable_projection, h2, weighted   least squares in poles and residues
+inner_products, expected_error      what the fits minimise, in closed form, and its gradient
+variable_projection, h2, weighted   the fits: least expected error in poles and residues
 unstable, dispatch                  keeping unstable modes; `reduce`, by the name of a method
 quality, ranks                      limits, bounds and errors; how many modes a layer keeps
 """

@@ -62,8 +62,8 @@ def scratch_dir(
 def existing(path: Path, scale: str, stage: str) -> Path:
     """The path.  Raises UserError, with the command that makes it, if it is not there."""
     if not path.exists():
-        where = "" if scale == "laptop" else f"--cd results/{scale} "
-        raise UserError(
-            f"{path.relative_to(ROOT)} is not there. Make it with: dvc {where}repro {stage}"
-        )
+        make = f"dvc repro {stage}"
+        if scale != "laptop":
+            make = f"python -m tools.scales {scale} && dvc --cd results/{scale} repro {stage}"
+        raise UserError(f"{path.relative_to(ROOT)} is not there. Make it with: {make}")
     return path

@@ -2,7 +2,8 @@
 
 A method has the colour and marker of the registry in every figure. What is retrained in a random
 network has open markers, what keeps the pretrained network has filled ones. Lines are full for the
-whole network, dashed for DSS parameters only, dotted without retraining.
+whole network, dashed for DSS parameters only, dotted without retraining; baselines have lines of
+their own.
 """
 
 from __future__ import annotations

@@ -40,9 +40,10 @@ def bench_table() -> str:
         "values right to 1e-3",
         "to 1e-8",
     ]
-    other = rows[rows.unit.isin(["MB", "power"]) | rows.what.str.startswith("truncate")]
+    fits = pd.read_csv(FOLDER / "fits.csv")
+    other = pd.concat([rows[rows.unit.isin(["MB", "power"])], fits])
     listed = [
-        f"- {row.what}: {row.value:.3g}{'' if row.unit == 'power' else ' ' + row.unit}"
+        f"- {row.what}: {row.value:.3g}{' ' + row.unit if row.unit in ('MB', 's') else ''}"
         for row in other.itertuples()
     ]
     return "\n".join([markdown(head, lines), "", *listed])

@@ -21,12 +21,14 @@ from tools.results import (
     headline,
     one_shot_table,
     retrained_words,
+    robust_table,
 )
 
 BLOCKS = {
     "README.md": {"headline": headline, "results": four_rows, "launch": launch_text},
     "docs/results.md": {
         "oneshot": one_shot_table,
+        "robust": robust_table,
         "gains": gains_table,
         "retrained": retrained_words,
         "accuracy": accuracy_table,

@@ -53,7 +53,7 @@ def robust(axes, lost: pd.DataFrame) -> None:
             ax.plot(-part[name], places, ls="", ms=5, color=colour, marker=marker, label=label)
         ax.axvline(0, color="0.2", lw=0.8)
         ax.set_yticks(np.arange(len(names)), names)
-        ax.invert_yaxis()
+        ax.set_ylim(len(names) - 0.5, -0.5)
         ax.set(xlabel="change in accuracy, points", title=f"r = {rank}")
 
 

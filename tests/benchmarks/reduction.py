@@ -19,10 +19,8 @@ import scipy.linalg
 import torch
 from matplotlib.ticker import NullFormatter
 
-from s4bt.compression import compress
 from s4bt.files import ROOT
 from s4bt.nn.dss import skew_hippo
-from s4bt.nn.s4 import S4Model
 from s4bt.reduction.balanced import balanced_truncation
 from s4bt.reduction.gramians import hankel_singular_values
 from s4bt.reduction.systems import DiagonalLTI
@@ -266,20 +264,6 @@ def accuracy() -> list[dict]:
     return found
 
 
-def weighted(rows: list[dict]) -> None:
-    """One laptop-scale model: two layers, H = 32, N = 64, 256 sequences of 256 tokens."""
-    torch.manual_seed(0)
-    model, x = (
-        S4Model(128, 2, layers=2, width=32, state=64, norm="batch").eval(),
-        torch.randint(1, 128, (256, 256)),
-    )
-    for method in ("bt-discrete", "weighted"):
-        took = seconds(lambda: compress(model, 8, method, x))
-        rows.append(
-            row(f"truncate a laptop-scale model to r = 8 and measure it: {method}", took, "s", 10)
-        )
-
-
 def draw(took: dict, curves: dict, found: list[dict]) -> None:
     use_style()
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.2))
@@ -352,7 +336,6 @@ def main() -> None:
     )  # it says which states are not minimal, which is the question here
     rows: list[dict] = []
     took, curves, found = speed(rows), growth(rows), accuracy()
-    weighted(rows)
     write(OUT / "accuracy.csv", found)
     draw(took, curves, found)
     finish("reduction", rows)

@@ -1,12 +1,15 @@
 """The fits `weighted`, `weighted-shared` and `h2`: what they minimise is what is said."""
 
 import numpy as np
+import pytest
 import torch
 
-from s4bt.reduction.expected_error import Problem, damping_range, evaluate
-from s4bt.reduction.inner_products import Target
+from s4bt.reduction.dispatch import reduce
+from s4bt.reduction.expected_error import MEMORY, Problem, damping_range, discounted, evaluate
+from s4bt.reduction.inner_products import Target, output_energy
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import system_at
+from s4bt.reduction.weighted import autocorrelation
 
 L, H, N = 24, 3, 6
 LONG = 1024  # by then everything has decayed
@@ -90,3 +93,53 @@ def test_the_expected_error_is_that_of_perturbed_copies():
         found.append((torch.fft.rfft(response, 2 * LONG).abs().square() * S).mean(-1))
     found = torch.stack(found).mean(0)
     assert torch.allclose(found, point.f, rtol=0.05)
+
+
+def test_the_shared_fit_is_never_worse_than_bt_shared_in_its_own_criterion():
+    for seed in range(4):
+        kernel = layer(seed, channels=4, modes=8)
+        continuous, dt = kernel.to_continuous(), kernel.dt
+        S = torch.fft.rfft(torch.tensor(inputs(seed, 4)), 2 * L).abs().square().mean(0)
+        r, loudness = autocorrelation(S)
+        pure = {"spectrum": S, "perturbation": 0.0, "white": 0.0}
+        best = reduce(continuous, 3, "weighted-shared", dt, **pure)
+        assert torch.equal(best.poles, best.poles[:1].expand_as(best.poles))
+        start = reduce(continuous, 3, "bt-shared")
+
+        def error(small: DiagonalLTI) -> float:
+            forget = 1 / (MEMORY * L)
+            parts = (discounted(x, forget) for x in (kernel, small.discretize(dt)))
+            energy = output_energy(next(parts) - next(parts), r)
+            return float((energy * loudness.square()).sum())
+
+        assert error(best) <= error(start) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("method", ["weighted", "weighted-shared", "h2"])
+@pytest.mark.parametrize("option", ["perturbation", "white", "iterations"])
+def test_options_that_are_no_such_numbers_are_refused(method, option):
+    if method == "h2" and option == "white":
+        return
+    given = {} if method == "h2" else {"spectrum": torch.ones(H, L + 1)}
+    for wrong in (-1, float("nan"), "much"):
+        with pytest.raises(ValueError, match=f"{option} must be a .*number"):
+            reduce(layer(0), 2, method, **given, **{option: wrong})
+
+
+def test_one_sequence_and_a_spectrum_that_is_zero_in_a_band_will_do():
+    kernel, S = layer(1), torch.ones(H, L + 1, dtype=torch.float64)
+    S[:, 5:15] = 0
+    one = torch.fft.rfft(torch.tensor(inputs(0, count=1)), 2 * L).abs().square().mean(0)
+    for method in ("weighted", "weighted-shared"):
+        for spectrum in (S, one):
+            small = reduce(kernel, 2, method, spectrum=spectrum)
+            assert bool(small.stable().all()) and bool(torch.isfinite(small.residues).all())
+        with pytest.raises(ValueError, match="1 of 3 channels is zero, negative or not finite"):
+            reduce(kernel, 2, method, spectrum=S * torch.tensor([[1.0], [0.0], [1.0]]))
+
+
+def test_channels_that_share_no_poles_are_refused_by_the_shared_fit():
+    kernel = layer(0)
+    other = kernel.take(torch.tensor([[0, 1, 2], [0, 1, 3], [0, 1, 2]]))
+    with pytest.raises(ValueError, match="the channels share no poles"):
+        reduce(other, 2, "weighted-shared", spectrum=torch.ones(H, L + 1))

@@ -24,14 +24,23 @@ ENOUGH = 500  # examples of a split that are asked, at most
 COPIES = 3  # perturbed copies whose accuracies are averaged, where something is chosen by them
 
 
-def _repeated(x: np.ndarray, lengths: np.ndarray, before: list[int], after: list[int]):
-    """Sequences (n, L) twice, between other tokens, and their lengths (n,)."""
-    more = len(before) + len(after)
-    new = np.zeros((len(x), 2 * x.shape[1] + more), x.dtype)
+def _repeated(x: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sequences (n, L), each followed by itself, and their lengths (n,)."""
+    new = np.zeros((len(x), 2 * x.shape[1]), x.dtype)
     for row, tokens, length in zip(new, x, lengths, strict=True):
-        once = tokens[:length].tolist()
-        row[: 2 * length + more] = [*before, *once, *once, *after]
-    return new, 2 * lengths + more
+        row[: 2 * length] = np.tile(tokens[:length], 2)
+    return new, 2 * lengths
+
+
+def _nested(x: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[MAX x x] of expressions x; an end token stays at the end."""
+    new, longer = np.zeros((len(x), 2 * x.shape[1] + 2), x.dtype), np.zeros_like(lengths)
+    for i, (tokens, length) in enumerate(zip(x, lengths, strict=True)):
+        ends = tokens[length - 1] == CODE["<end>"]
+        once, end = tokens[: length - ends], tokens[length - ends : length]
+        row = [CODE["[MAX"], *once, *once, CODE["]"], *end]
+        new[i, : len(row)], longer[i] = row, len(row)
+    return new, longer
 
 
 def twice_as_long(task: str, split: Split, size: int = ENOUGH) -> Split:
@@ -39,8 +48,8 @@ def twice_as_long(task: str, split: Split, size: int = ENOUGH) -> Split:
     x, lengths, y = (np.asarray(part[:size]) for part in (split.x, split.lengths, split.y))
     if task in ("image", "pathfinder", "pathx"):
         return Split(np.concatenate([x, np.zeros_like(x)], -1), 2 * lengths, y)
-    around = ([CODE["[MAX"]], [CODE["]"]]) if task == "listops" else ([], [])
-    new, longer = _repeated(x.reshape(-1, x.shape[-1]), lengths.flatten(), *around)
+    make = _nested if task == "listops" else _repeated
+    new, longer = make(x.reshape(-1, x.shape[-1]), lengths.flatten())
     return Split(new.reshape(*x.shape[:-1], -1), longer.reshape(lengths.shape), y)
 
 

@@ -1,5 +1,7 @@
 """The fits `weighted`, `weighted-shared` and `h2`: what they minimise is what is said."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +101,8 @@ def test_the_shared_fit_is_never_worse_than_bt_shared_in_its_own_criterion():
     for seed in range(4):
         kernel = layer(seed, channels=4, modes=8)
         continuous, dt = kernel.to_continuous(), kernel.dt
+        poles = continuous.poles[:1].expand_as(continuous.poles)  # equal again: division rounds
+        continuous = replace(continuous, poles=poles)
         S = torch.fft.rfft(torch.tensor(inputs(seed, 4)), 2 * L).abs().square().mean(0)
         r, loudness = autocorrelation(S)
         pure = {"spectrum": S, "perturbation": 0.0, "white": 0.0}

@@ -226,7 +226,9 @@ def compress(
     references : dict, optional
         Keeps, for the next rank with the same model and method, what does not depend on the rank.
     **options
-        Those of `s4bt.reduce`, but for the steps dt, which are the layers'.
+        Those of `s4bt.reduce`, but for the steps dt, which are the layers'; of fits `perturbation`
+        (eps, the relative error of every number that they allow for) and `white` (mu, the share of
+        white input beside what a layer receives).
 
     Returns
     -------

@@ -574,3 +574,10 @@ def test_the_report_keeps_limit_and_bound(method):
         if METHODS[method].bounded
         else np.isnan(row["bound"])
     )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_registry_says_which_methods_keep_poles_tied(method):
+    small = reduce(shared(1), 3, method, DT, **options(method))
+    same = torch.equal(small.poles, small.poles[:1].expand_as(small.poles))
+    assert same == METHODS[method].tied

@@ -110,10 +110,9 @@ def rows(**worst):
     return pd.DataFrame([full, *fits])
 
 
-def test_the_rule_takes_the_smallest_loss_where_it_loses_most_and_the_larger_of_two_alike():
-    lost = losses(rows(perturbed=(0.8, 0.02, 0.023, 0.2)))
+def test_the_rule_takes_the_smallest_loss_where_it_loses_most():
+    lost = losses(rows(perturbed=(0.8, 0.03, 0.02, 0.2)))
     assert best(lost, "perturbation") == 0.01
-    assert losses(rows(perturbed=(0.8, 0.02, 0.03, 0.2))).pipe(best, "perturbation") == 0.001
     assert "perturbation 0.01 (default 0.001)" in of_choice(
         lost, {"perturbation": 0.001, "white": 0.1}
     )

@@ -11,7 +11,6 @@ import pandas as pd
 CONDITIONS = ("as_is", "longer", "perturbed")
 RETRAINED = ("dss", "whole")
 ROBUST = ["arm", "method", "rank", "seed", *CONDITIONS, "cancellation", "feedthrough"]
-TIED = 0.005  # half a point: losses that close are not told apart
 
 
 def robust_losses(rows: pd.DataFrame) -> pd.DataFrame:
@@ -59,11 +58,10 @@ def best(lost: pd.DataFrame, column: str) -> float:
     """The value of a column, eps or mu, with the smallest loss where it loses most.
 
     The rule: losses are averaged over the tasks; of the three conditions, as it is, twice as long
-    and perturbed, the one with the largest mean loss counts; the smallest of these wins, the larger
-    value if two are within TIED.
+    and perturbed, the one with the largest mean loss counts; the smallest of these wins.
     """
     worst = lost.groupby(column)[list(CONDITIONS)].mean().max(axis=1)
-    return float(worst.index[worst <= worst.min() + TIED].max())
+    return float(worst.idxmin())
 
 
 def of_choice(lost: pd.DataFrame, defaults: dict[str, float]) -> str:

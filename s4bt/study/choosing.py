@@ -27,12 +27,21 @@ SEEDS_FROM = 2000  # seeds of this retraining: others than those of the study
 
 def choose_runs(scale: str, task: str, config: TaskConfig, grid: Grid) -> list[dict]:
     """One run per eps and per mu, the other at its default, and one of the untruncated model."""
-    steps, seed = COST + len(RETRAINED) * config.retrain.steps, grid.seeds[0]
+    seed, retrained = grid.seeds[0], len(RETRAINED) * config.retrain.steps
     pairs = [(eps, WHITE) for eps in grid.choice.perturbations]
     pairs += [(PERTURBATION, mu) for mu in grid.choice.whites]
     kinds = [f"eps{eps:g}-mu{mu:g}" for eps, mu in dict.fromkeys(pairs)]
     runs = [
-        run_of("choose", scale, task, steps, arm=kind, seed=seed, perturbation=eps, white=mu)
+        run_of(
+            "choose",
+            scale,
+            task,
+            COST + retrained * (mu == WHITE),
+            arm=kind,
+            seed=seed,
+            perturbation=eps,
+            white=mu,
+        )
         for kind, (eps, mu) in zip(kinds, dict.fromkeys(pairs), strict=True)
     ]
     return [run_of("choose", scale, task, COST, arm="untruncated", seed=seed), *runs]
@@ -41,8 +50,8 @@ def choose_runs(scale: str, task: str, config: TaskConfig, grid: Grid) -> list[d
 def choose_run(run: dict, folder: Path, progress, _: Path) -> dict:
     """Validation accuracy of a model as it is, longer, perturbed, and at the end of retraining.
 
-    Retraining: the whole network, and its DSS parameters in a random one, at the middle one of the
-    learning rates.
+    Retraining, of every eps: the whole network, and its DSS parameters in a random one, at the
+    middle one of the learning rates.
     """
     model, dataset, sequences, grid = start_of(run)
     row = {key: run.get(key) for key in ("arm", "seed", "perturbation", "white")}
@@ -55,7 +64,7 @@ def choose_run(run: dict, folder: Path, progress, _: Path) -> dict:
     row |= robustness(small, run["task"], dataset, "val", run["seed"], COPIES)
     for name in ("cancellation", "feedthrough"):
         row[name] = max(layer[name] for layer in report)
-    for kind in RETRAINED:
+    for kind in RETRAINED if run["white"] == WHITE else ():
         row[kind] = _retrained(run, small, kind, progress)
     return row
 

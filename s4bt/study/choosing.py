@@ -20,6 +20,7 @@ from s4bt.study.robustness import COPIES, robustness
 from s4bt.study.train import Diverged, train
 from s4bt.study.truncation import COST, quietly, start_of
 
+FIRST = next(iter(CHOSEN))  # the method whose fits are retrained, too
 SEEDS_FROM = 2000  # seeds of this retraining: others than those of the study
 
 
@@ -27,12 +28,11 @@ def choose_runs(scale: str, task: str, config: TaskConfig, grid: Grid) -> list[d
     """One run per method, eps and mu, the other at its default; one of the untruncated model."""
     seed, choice = grid.seeds[0], grid.choice
     runs = [run_of("choose", scale, task, COST, arm="untruncated", seed=seed)]
-    for method in choice.methods:
-        default = CHOSEN[method]
+    for method, default in CHOSEN.items():
         pairs = [(eps, default["white"]) for eps in choice.perturbations]
         pairs += [(default["perturbation"], mu) for mu in choice.whites]
         for eps, mu in dict.fromkeys(pairs):
-            tried = method == choice.methods[0] and mu == default["white"]
+            tried = method == FIRST and mu == default["white"]
             retrained = RETRAINED if tried else ()
             options = {"perturbation": eps, "white": mu, "retrained": retrained}
             steps, arm = COST + len(retrained) * config.retrain.steps, f"eps{eps:g}-mu{mu:g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -42,19 +42,17 @@ Share = Annotated[float, Field(ge=0)]
 class Choice(Section):
     """How careful fits are, tried on validation data of the first seed, at one rank.
 
-    methods: fits, of which the first is retrained, too; perturbations: relative errors of every
-    number that they allow for, with the default white input; whites: shares of white input, with
-    the default perturbation.
+    perturbations: relative errors of every number that `weighted` allows for, with the default
+    white input; whites: shares of white input, with the default perturbation.
     """
 
-    methods: Annotated[list[Literal["weighted", "weighted-shared"]], Field(min_length=1)]
     rank: Count
     perturbations: Annotated[list[Share], Field(min_length=1)]
     whites: Annotated[list[Share], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _no_twins(self):
-        _refuse_twins(self, "methods", "perturbations", "whites")
+        _refuse_twins(self, "perturbations", "whites")
         return self
 
 

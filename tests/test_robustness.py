@@ -70,7 +70,7 @@ def test_texts_are_repeated_and_pictures_get_background():
 def test_a_perturbed_copy_moves_every_number_of_the_layers_and_no_other():
     model = S4Model(11, 4, layers=2, width=4, state=8)
     before = {name: p.clone() for name, p in model.named_parameters()}
-    one, again, other = perturbed(model, 0), perturbed(model, 0), perturbed(model, 1)
+    one, again, other = (perturbed(model, [seed]) for seed in (0, 0, 1))
     for (name, p), q, r in zip(one.named_parameters(), again.parameters(), other.parameters()):
         old = before[name]
         assert torch.equal(dict(model.named_parameters())[name], old) and torch.equal(p, q)

@@ -242,25 +242,28 @@ class StateSpace:
             log_poles=logs,
         )
 
-    def discretize(self, dt: float, rule: str = "zoh") -> Self:
-        """The discrete system of a continuous one, at steps of dt.
+    def discretize(self, dt: Any, rule: str = "zoh") -> Self:
+        """The discrete system of a continuous one, at steps of dt: one number, or one a mode (N,).
 
         zoh: input held over a step, lambda -> exp(lambda dt), B -> B (exp(lambda dt) - 1) / lambda.
         bilinear: lambda -> (1 + lambda dt/2) / (1 - lambda dt/2), B -> B dt / (1 - lambda dt/2).
-        Raises ValueError for a discrete system, another rule, or a step that is not positive.
+        Modes with steps of their own make a discrete system with step 1.
+        Raises ValueError for a discrete system, another rule, or steps that are not positive.
         """
         if self.dt is not None:
             raise ValueError(f"the system is discrete already, with step {self.dt}")
-        a = self.poles * dt
-        if rule == "zoh":
-            ratio = torch.where(a == 0, 1, torch.expm1(a) / torch.where(a == 0, 1, a)) * dt
-            return replace(
-                self, poles=torch.exp(a), B=self.B * ratio[:, None], dt=dt, log_poles=a
-            )
-        if rule != "bilinear":
+        if rule not in ("zoh", "bilinear"):
             raise ValueError(f"the rule is 'zoh' or 'bilinear', not {rule!r}")
-        half = 1 - a / 2
-        logs = torch.log1p(a / 2) - torch.log1p(-a / 2)
-        return replace(
-            self, poles=(1 + a / 2) / half, B=self.B * (dt / half)[:, None], dt=dt, log_poles=logs
-        )
+        step = as_tensor(dt).to(self.poles.real)
+        good = step.dim() == 0 or step.shape == self.poles.shape
+        if not good or not bool((torch.isfinite(step) & (step > 0)).all()):
+            raise ValueError("dt must be a positive number, or one for each of the N modes")
+        a, common = self.poles * step, float(step) if step.dim() == 0 else 1.0
+        if rule == "zoh":
+            ratio = torch.where(a == 0, 1, torch.expm1(a) / torch.where(a == 0, 1, a)) * step
+            new = {"poles": torch.exp(a), "log_poles": a}
+        else:
+            ratio = step / (1 - a / 2)
+            new = {"poles": (1 + a / 2) / (1 - a / 2)}
+            new["log_poles"] = torch.log1p(a / 2) - torch.log1p(-a / 2)
+        return replace(self, **new, B=self.B * ratio[:, None], dt=common)

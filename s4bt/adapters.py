@@ -1,0 +1,200 @@
+"""From the parameters of S4D, S5 and LRU layers to systems, and back with fewer states.
+
+An adapter reads a state dict by the names of public code, and is a small protocol:
+
+    to_system()          what the layer computes, a `StateSpace` or, channel by channel, a
+                         `DiagonalLTI` with its steps
+    from_system(small)   the state dict of a smaller layer that computes `small`
+
+S4D    kernel 2 Re sum_n C_n (exp(dt A_n) - 1) / A_n exp(dt A_n l), H channels by themselves
+S5     x[k] = Lambda_bar x[k-1] + B_bar u[k], y = Re(C x) + D u, twice Re with conjugate symmetry
+LRU    lambda = exp(-exp(nu_log) + i exp(theta_log)), B scaled by exp(gamma_log), y = Re(C x) + D u
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from s4bt.reduction.checks import whole_number
+from s4bt.reduction.state_space import StateSpace
+from s4bt.reduction.systems import DiagonalLTI
+
+State = dict[str, Tensor]
+SMALLEST_ANGLE = 1e-30  # of a real positive pole, whose angle has no logarithm
+
+
+class Adapter(Protocol):
+    """What a further kind of layer needs."""
+
+    def to_system(self) -> StateSpace:
+        """What the layer computes."""
+
+    def from_system(self, small: StateSpace) -> State:
+        """The state dict of a layer that computes `small`."""
+
+
+def _looked_up(state: Mapping[str, Tensor], wanted: tuple[str, ...], kind: str) -> list[Tensor]:
+    """The tensors of those names.  Raises ValueError, with what was found and looked for."""
+    missing = [name for name in wanted if name not in state]
+    if missing:
+        raise ValueError(
+            f"this is no state dict of {kind}: it lacks {', '.join(missing)}; looked for "
+            f"{', '.join(wanted)}, found {', '.join(state) or 'nothing'}"
+        )
+    return [state[name].detach() for name in wanted]
+
+
+def _complex(state: Mapping[str, Tensor], name: str, kind: str) -> Tensor:
+    """A complex matrix: as it is, as name_re and name_im, or with a last axis of two."""
+    if f"{name}_re" in state and f"{name}_im" in state:
+        return torch.complex(state[f"{name}_re"].detach(), state[f"{name}_im"].detach()).cdouble()
+    (x,) = _looked_up(state, (name,), kind)
+    if not x.is_complex() and x.shape[-1] == 2 and x.dim() == 3:
+        x = torch.view_as_complex(x.contiguous())
+    return x.to(torch.complex128)
+
+
+def _stored(like: Mapping[str, Tensor], name: str, value: Tensor) -> State:
+    """A complex matrix in the way in which `like` stores it."""
+    if f"{name}_re" in like:
+        kind = like[f"{name}_re"].dtype
+        return {f"{name}_re": value.real.to(kind), f"{name}_im": value.imag.to(kind)}
+    old = like[name]
+    if old.is_complex():
+        return {name: value.to(old.dtype)}
+    if old.dim() == 3:
+        return {name: torch.view_as_real(value).to(old.dtype)}
+    return {name: value.to(torch.promote_types(old.dtype, torch.complex64))}
+
+
+def _square(D: Tensor, outputs: int, inputs: int) -> Tensor:
+    """A feedthrough as a matrix: given as one, or as its diagonal."""
+    return torch.diag(D) if D.dim() == 1 else D.reshape(outputs, inputs)
+
+
+def _only_the_same(small: StateSpace, D: Tensor, kind: str) -> None:
+    """Raise ValueError unless the feedthrough is still what the layer stores."""
+    if not torch.allclose(small.D.real, D.double(), rtol=1e-6, atol=1e-9):
+        raise ValueError(
+            f"the reduced system has another feedthrough, and {kind} stores only a diagonal one; "
+            "use a method that leaves it alone, such as balanced truncation"
+        )
+
+
+@dataclass(frozen=True)
+class LRU:
+    """A Linear Recurrent Unit: nu_log, theta_log, gamma_log (N,), B (N, m), C (p, N), D.
+
+    (Orvieto et al. 2023)  B and C complex, or B_re, B_im, C_re, C_im; D (p,) or (p, m).
+    """
+
+    state: Mapping[str, Tensor]
+
+    def to_system(self) -> StateSpace:
+        """x[k] = lambda x[k-1] + gamma B u[k], y = Re(C x) + D u."""
+        names = ("nu_log", "theta_log", "gamma_log", "D")
+        nu, theta, gamma, D = (x.double() for x in _looked_up(self.state, names, "an LRU layer"))
+        logs = torch.complex(-torch.exp(nu), torch.exp(theta))
+        B = _complex(self.state, "B", "an LRU layer") * torch.exp(gamma)[:, None]
+        C = _complex(self.state, "C", "an LRU layer")
+        D = _square(D, C.shape[0], B.shape[1])
+        return StateSpace(torch.exp(logs), B, C, D, 1.0, True, logs)
+
+    def from_system(self, small: StateSpace) -> State:
+        """gamma is sqrt(1 - |lambda|^2), as where training starts; B is divided by it."""
+        kind, D = self.state["nu_log"].dtype, self.state["D"]
+        a = small.spectrum.logs
+        angle = torch.remainder(a.imag, 2 * math.pi).clamp_min(SMALLEST_ANGLE)
+        gamma = (-torch.expm1(2 * a.real)).sqrt()
+        if D.dim() == 1:
+            _only_the_same(small, _square(D, small.outputs, small.inputs), "LRU")
+        new = {"nu_log": torch.log(-a.real), "theta_log": torch.log(angle)}
+        new["gamma_log"] = gamma.log()
+        new = {name: x.to(kind) for name, x in new.items()}
+        new |= _stored(self.state, "B", small.B / gamma[:, None])
+        new |= _stored(self.state, "C", small.C)
+        return new | {"D": D.detach() if D.dim() == 1 else small.D.real.to(D.dtype)}
+
+
+@dataclass(frozen=True)
+class S5:
+    """An S5 layer: Lambda (P,), B (P, m), C (p, P), D, log_step (P,) or (P, 1).
+
+    (Smith et al. 2023)  rule: "zoh" or "bilinear"; conjugate_symmetry: half of the states are
+    stored, and the output is 2 Re(C x). Lambda complex, or Lambda_re, Lambda_im.
+    """
+
+    state: Mapping[str, Tensor]
+    rule: str = "zoh"
+    conjugate_symmetry: bool = True
+
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        if "Lambda" in self.state or "Lambda_re" not in self.state:
+            (Lambda,) = _looked_up(self.state, ("Lambda",), "an S5 layer")
+        else:
+            parts = _looked_up(self.state, ("Lambda_re", "Lambda_im"), "an S5 layer")
+            Lambda = torch.complex(*parts)
+        D, log_step = _looked_up(self.state, ("D", "log_step"), "an S5 layer")
+        return Lambda.to(torch.complex128), D.double(), log_step.double().flatten()
+
+    def to_system(self) -> StateSpace:
+        """The discrete system, every state with a step of its own."""
+        Lambda, D, log_step = self._parts()
+        C = _complex(self.state, "C", "an S5 layer") * (2 if self.conjugate_symmetry else 1)
+        B = _complex(self.state, "B", "an S5 layer")
+        D = _square(D, C.shape[0], B.shape[1])
+        whole = StateSpace(Lambda, B, C, D, real=True)
+        return whole.discretize(torch.exp(log_step), self.rule)
+
+    def from_system(self, small: StateSpace) -> State:
+        """All states with the geometric mean of the old steps."""
+        _, D, log_step = self._parts()
+        if self.state["D"].dim() == 1:
+            _only_the_same(small, _square(D, small.outputs, small.inputs), "S5")
+        step = log_step.mean().exp()
+        a = small.spectrum.logs
+        if self.rule == "zoh":
+            Lambda = a / step
+            B = small.B * (Lambda / torch.expm1(a))[:, None]
+        else:
+            Lambda = 2 / step * torch.tanh(a / 2)
+            B = small.B * ((1 - Lambda * step / 2) / step)[:, None]
+        C = small.C / (2 if self.conjugate_symmetry else 1)
+        name = "Lambda" if "Lambda" in self.state else "Lambda_re"
+        kind = self.state[name].dtype
+        new = {"Lambda": Lambda.to(kind)} if name == "Lambda" else {
+            "Lambda_re": Lambda.real.to(kind), "Lambda_im": Lambda.imag.to(kind)
+        }
+        old = self.state["log_step"]
+        steps = torch.full((len(Lambda), *old.shape[1:]), float(step.log()), dtype=old.dtype)
+        new |= _stored(self.state, "B", B) | _stored(self.state, "C", C)
+        kept = self.state["D"].detach()
+        return new | {"D": kept if kept.dim() == 1 else small.D.real.to(kept.dtype),
+                      "log_step": steps}
+
+
+@dataclass(frozen=True)
+class S4D:
+    """An S4D layer: log_A_real, A_imag (H, N), C (H, N, 2), log_dt (H,), D (H,).
+
+    (Gu et al. 2022; state-spaces/s4)  The kernel is *twice* the real part of the sum.
+    """
+
+    state: Mapping[str, Tensor]
+    rule: str = "zoh"
+
+    def to_channels(self) -> tuple[DiagonalLTI, Tensor]:
+        """Continuous channels (H, N), real, and their steps (H,); D is not in them."""
+        names = ("log_A_real", "A_imag", "log_dt")
+        real, imag, log_dt = (
+            x.double() for x in _looked_up(self.state, names, "an S4D layer")
+        )
+        C = _complex(self.state, "C", "an S4D layer").reshape(real.shape)
+        poles = torch.complex(-torch.exp(real), imag)
+        return DiagonalLTI(poles, 2 * C), torch.exp(log_dt)

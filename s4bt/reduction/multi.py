@@ -135,3 +135,83 @@ def multi_balanced_truncation(system: StateSpace, rank: int) -> tuple[StateSpace
     with torch.no_grad():
         space = balance(ready, rank * (2 if system.real else 1))
         return _diagonal(ready, space, rank), space.sigma
+
+
+def multi_modal(system: StateSpace, rank: int) -> StateSpace:
+    """The modes with the largest H-infinity norm alone: |C_n| |B_n| over the damping if complex.
+
+    A mode of a real system is a pair of conjugate poles, whose norm is measured.
+    Raises ValueError if rank is not in 1..N, UnstableSystem if a pole is not strictly stable.
+    """
+    rank, ready = check_rank(rank, system.modes), _prepared(system, "modal truncation")
+    poles = ready.spectrum
+    damping = -poles.poles.real if system.dt is None else -torch.expm1(poles.logs.real)
+    scores = ready.B.norm(dim=1) * ready.C.norm(dim=0) / damping
+    if system.real:
+        without = replace(ready, D=torch.zeros_like(ready.D))
+        alone = [without.take(torch.tensor([n])).hinf_norm() for n in range(system.modes)]
+        scores = torch.stack(alone)
+    return system.to(torch.complex128).take(scores.topk(rank).indices)
+
+
+def multi_energy(system: StateSpace, rank: int) -> StateSpace:
+    """The modes with the largest H2 norm alone, |C_n| |B_n| / sqrt(1 - |lambda_n|^2).
+
+    Raises as `multi_modal`.
+    """
+    rank, ready = check_rank(rank, system.modes), _prepared(system, "modal truncation")
+    poles = ready.spectrum
+    damping = -2 * poles.poles.real if system.dt is None else -torch.expm1(2 * poles.logs.real)
+    scores = ready.B.norm(dim=1) * ready.C.norm(dim=0) / damping.sqrt()
+    return system.to(torch.complex128).take(scores.topk(rank).indices)
+
+
+def _residualised(space: BalancedSpace, order: int) -> tuple[BalancedSpace, Tensor]:
+    """The leading `order` states, the others following at once, and the feedthrough they leave."""
+    n, m = space.live, order
+    A, B, C = space.A[:n, :n], space.B[:n], space.C[:, :n]
+    solved = torch.linalg.solve(A[m:, m:], torch.cat([A[m:, :m], B[m:]], -1))
+    of_state, of_input = solved[:, :m], solved[:, m:]
+    small = BalancedSpace(
+        A[:m, :m] - A[:m, m:] @ of_state,
+        B[:m] - A[:m, m:] @ of_input,
+        C[:, :m] - C[:, m:] @ of_state,
+        space.sigma,
+        m,
+    )
+    return small, -C[:, m:] @ of_input
+
+
+def multi_singular_perturbation(system: StateSpace, rank: int) -> StateSpace:
+    """Balanced residualisation: exact gain at zero frequency; the bound of the truncation holds.
+
+    A discrete system is balanced as h[0] + (h[1], h[2], …).  (Liu & Anderson 1989)
+    Raises as `multi_balanced_truncation`.
+    """
+    rank, ready = check_rank(rank, system.modes), _prepared(system, "balanced residualisation")
+    if rank == system.modes:
+        return system.to(torch.complex128)
+    later = ready if system.dt is None else replace(ready, C=ready.C * ready.poles)
+    space = balance(later, system.order)
+    for order in range(min(space.live, rank * (2 if system.real else 1)), 0, -1):
+        if order < space.live and not _apart(space.sigma, order):
+            continue
+        part, direct = _residualised(space, order)
+        try:
+            small = _diagonal(later, part, rank)
+        except ValueError:
+            continue
+        full_order = int(torch.where(small.poles.imag == 0, 1, 2).sum()) if system.real else small.modes
+        if full_order == order:
+            break
+    else:
+        raise ValueError(
+            f"there is no reduced system of at most {rank} modes: the Hankel singular values are "
+            "equal there; ask for another rank"
+        )
+    if system.dt is None:
+        return replace(small, D=ready.D + direct)
+    C = small.C / small.poles
+    first, left = ready.C @ ready.B, C @ small.B
+    first, left = (first.real, left.real) if system.real else (first, left)
+    return replace(small, C=C, D=ready.D + direct + first - left)

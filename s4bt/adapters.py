@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from s4bt.reduction.checks import whole_number
 from s4bt.reduction.state_space import StateSpace
 from s4bt.reduction.systems import DiagonalLTI
 
@@ -168,15 +167,19 @@ class S5:
         C = small.C / (2 if self.conjugate_symmetry else 1)
         name = "Lambda" if "Lambda" in self.state else "Lambda_re"
         kind = self.state[name].dtype
-        new = {"Lambda": Lambda.to(kind)} if name == "Lambda" else {
-            "Lambda_re": Lambda.real.to(kind), "Lambda_im": Lambda.imag.to(kind)
-        }
+        new = (
+            {"Lambda": Lambda.to(kind)}
+            if name == "Lambda"
+            else {"Lambda_re": Lambda.real.to(kind), "Lambda_im": Lambda.imag.to(kind)}
+        )
         old = self.state["log_step"]
         steps = torch.full((len(Lambda), *old.shape[1:]), float(step.log()), dtype=old.dtype)
         new |= _stored(self.state, "B", B) | _stored(self.state, "C", C)
         kept = self.state["D"].detach()
-        return new | {"D": kept if kept.dim() == 1 else small.D.real.to(kept.dtype),
-                      "log_step": steps}
+        return new | {
+            "D": kept if kept.dim() == 1 else small.D.real.to(kept.dtype),
+            "log_step": steps,
+        }
 
 
 @dataclass(frozen=True)
@@ -192,9 +195,7 @@ class S4D:
     def to_channels(self) -> tuple[DiagonalLTI, Tensor]:
         """Continuous channels (H, N), real, and their steps (H,); D is not in them."""
         names = ("log_A_real", "A_imag", "log_dt")
-        real, imag, log_dt = (
-            x.double() for x in _looked_up(self.state, names, "an S4D layer")
-        )
+        real, imag, log_dt = (x.double() for x in _looked_up(self.state, names, "an S4D layer"))
         C = _complex(self.state, "C", "an S4D layer").reshape(real.shape)
         poles = torch.complex(-torch.exp(real), imag)
         return DiagonalLTI(poles, 2 * C), torch.exp(log_dt)

@@ -16,13 +16,15 @@ from s4bt.reduction.multi import (
     multi_modal,
     multi_singular_perturbation,
 )
+from s4bt.reduction.multi_weighted import multi_weighted
 from s4bt.reduction.state_space import StateSpace
 
-_OFFERED: dict[str, Callable[[StateSpace, int], StateSpace]] = {
+_OFFERED: dict[str, Callable[..., StateSpace]] = {
     "balanced": lambda system, rank: multi_balanced_truncation(system, rank)[0],
     "singular-perturbation": multi_singular_perturbation,
     "modal": multi_modal,
     "energy": multi_energy,
+    "weighted": multi_weighted,
 }
 _REASONS = {
     "bt-shared": "it is `balanced` of a continuous layer with one input",
@@ -31,6 +33,7 @@ _REASONS = {
     "bt-limited": "its projection is made for one input and output",
     "h2": "it fits one input and output",
     "hankel": "Glover's construction is written here for one input and output",
+    "weighted-shared": "it is `weighted` of a layer whose channels have steps of their own",
 }
 
 
@@ -55,6 +58,7 @@ def reduce_layer(
     dt: float | None = None,
     method: str = "balanced",
     real: bool = False,
+    **options: Any,
 ) -> Layer:
     """Reduce one diagonal layer with m inputs and p outputs to `rank` modes.
 
@@ -75,9 +79,12 @@ def reduce_layer(
     dt : number, optional
         Step of a discrete layer, 1 unless given; it changes no number of the result.
     method : str
-        "balanced" (truncation of exactly that system), "singular-perturbation", "modal", "energy".
+        "balanced" (truncation of exactly that system), "singular-perturbation", "modal", "energy",
+        "weighted" (least expected output error, with the option `spectrum`).
     real : bool
         Whether the layer puts out Re(y): its system has the conjugate poles, too.
+    **options
+        The method's own.
 
     Returns
     -------
@@ -115,7 +122,7 @@ def reduce_layer(
     step = None if domain == "continuous" else 1.0 if dt is None else dt
     system = StateSpace(poles, B, C, D, step, real)
     with torch.no_grad():
-        small = _OFFERED[method](system, rank)
+        small = _OFFERED[method](system, rank, **options)
         sigma = multi_hankel_singular_values(system)
     D_out = small.D.real if real else small.D
     found = (small.poles, small.B, small.C, D_out, sigma)

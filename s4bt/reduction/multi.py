@@ -201,7 +201,9 @@ def multi_singular_perturbation(system: StateSpace, rank: int) -> StateSpace:
             small = _diagonal(later, part, rank)
         except ValueError:
             continue
-        full_order = int(torch.where(small.poles.imag == 0, 1, 2).sum()) if system.real else small.modes
+        full_order = (
+            int(torch.where(small.poles.imag == 0, 1, 2).sum()) if system.real else small.modes
+        )
         if full_order == order:
             break
     else:

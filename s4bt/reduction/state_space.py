@@ -95,7 +95,9 @@ class StateSpace:
         if self.real and bool((self.D.imag != 0).any()):
             raise ValueError("the feedthrough D of a real system must be real")
         # checks poles, step and logarithms, and keeps the latter
-        spectrum = DiagonalLTI(self.poles, torch.ones_like(self.poles), self.dt, False, self.log_poles)
+        spectrum = DiagonalLTI(
+            self.poles, torch.ones_like(self.poles), self.dt, False, self.log_poles
+        )
         object.__setattr__(self, "log_poles", spectrum.log_poles)
 
     @property

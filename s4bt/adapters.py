@@ -13,14 +13,16 @@ LRU    lambda = exp(-exp(nu_log) + i exp(theta_log)), B scaled by exp(gamma_log)
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from s4bt.reduction.layers import reduce_system
 from s4bt.reduction.state_space import StateSpace
 from s4bt.reduction.systems import DiagonalLTI
 
@@ -199,3 +201,98 @@ class S4D:
         C = _complex(self.state, "C", "an S4D layer").reshape(real.shape)
         poles = torch.complex(-torch.exp(real), imag)
         return DiagonalLTI(poles, 2 * C), torch.exp(log_dt)
+
+    def from_channels(self, small: DiagonalLTI) -> State:
+        """The state dict of a layer with the continuous channels `small` (H, r)."""
+        old, kind = self.state["C"], self.state["A_imag"].dtype
+        C = small.residues / 2
+        new = {
+            "log_A_real": torch.log(-small.poles.real).to(kind),
+            "A_imag": small.poles.imag.to(kind),
+            "C": C.to(old.dtype) if old.is_complex() else torch.view_as_real(C).to(old.dtype),
+        }
+        kept = {name: x.detach() for name, x in self.state.items() if name not in new}
+        return kept | new
+
+
+def adapter_of(state: State) -> Adapter:
+    """The adapter whose names a state dict has.  Raises ValueError, with what was found."""
+    if "nu_log" in state and "theta_log" in state:
+        return LRU(state)
+    if "log_step" in state:
+        return S5(state)
+    raise ValueError(
+        "these are the parameters of no layer that is known here (LRU: nu_log, theta_log; S5: "
+        f"log_step); found {', '.join(state) or 'nothing'}"
+    )
+
+
+def cross_spectrum(u: Tensor) -> Tensor:
+    """S (L + 1, m, m) of sequences u (B, L, m): the mean of U U^H, U = rfft(u, 2 L)."""
+    U = torch.fft.rfft(u.double(), 2 * u.shape[1], dim=1)
+    return torch.einsum("bfi,bfj->fij", U, U.conj()) / len(u)
+
+
+@torch.no_grad()
+def received(model: nn.Module, layer: nn.Module, *batch: Any) -> Tensor:
+    """What a layer of a model receives when the model is called with the batch, (B, L, m)."""
+    seen: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    try:
+        model(*batch)
+    finally:
+        hook.remove()
+    if not seen:
+        raise ValueError("the layer was not called when the model was")
+    return torch.cat(seen)
+
+
+def in_place(layer: nn.Module, state: State) -> nn.Module:
+    """The layer with other parameters, of whatever shape."""
+    for name, value in state.items():
+        layer.register_parameter(name, nn.Parameter(value))
+    return layer
+
+
+def compress_layers(
+    model: nn.Module,
+    rank: int,
+    *batch: Any,
+    method: str = "balanced",
+    rebuild: Callable[[nn.Module, State], nn.Module] = in_place,
+    adapt: Callable[[State], Adapter] = adapter_of,
+    **options: Any,
+) -> tuple[nn.Module, list[str]]:
+    """Reduce every LRU and S5 layer of a model, from the input on, as its modules are listed.
+
+    batch: what the model is called with, for methods that look at a layer's inputs (B, L, m), which
+    are measured behind the layers that are reduced already. rebuild(layer, state): the smaller
+    layer, for classes that keep shapes elsewhere than in their parameters.
+    Returns (a new model, the names of its reduced layers).
+    Raises ValueError if the model has no such layer, and as `reduce_layer`, with the layer's name.
+    """
+    model = copy.deepcopy(model)
+    found: list[str] = []
+    for name, layer in list(model.named_modules()):
+        own = dict(layer.named_parameters(recurse=False))
+        try:
+            adapter = adapt({key: x.detach() for key, x in own.items()})
+        except ValueError:
+            continue
+        extra = dict(options)
+        if method == "weighted":
+            extra["spectrum"] = cross_spectrum(received(model, layer, *batch))
+        try:
+            small = reduce_system(adapter.to_system(), rank, method, **extra)
+        except ValueError as error:
+            raise type(error)(f"layer {name}: {error}") from error
+        new = rebuild(layer, adapter.from_system(small))
+        parent, _, child = name.rpartition(".")
+        if name:
+            setattr(model.get_submodule(parent), child, new)
+        else:
+            model = new
+        found.append(name)
+    if not found:
+        raise ValueError("the model has no layer with the parameters of LRU or S5")
+    return model, found

@@ -47,6 +47,22 @@ class Layer(NamedTuple):
     sigma: Any
 
 
+def reduce_system(
+    system: StateSpace, rank: int, method: str = "balanced", **options: Any
+) -> StateSpace:
+    """A system with several inputs and outputs reduced to `rank` modes, by the name of a method.
+
+    Raises ValueError for a method that is not offered, with the reason, and as the method.
+    """
+    if method not in _OFFERED:
+        why = f": {_REASONS[method]}" if method in _REASONS else ""
+        raise ValueError(
+            f"method {method!r} is not offered for several inputs and outputs{why}; use one of "
+            f"{', '.join(_OFFERED)}"
+        )
+    return _OFFERED[method](system, rank, **options)
+
+
 def reduce_layer(
     poles: Any,
     B: Any,
@@ -113,16 +129,10 @@ def reduce_layer(
         raise ValueError(f"domain is 'continuous' or 'discrete', not {domain!r}")
     if domain == "continuous" and dt is not None:
         raise ValueError("a continuous layer has no step: leave out dt, or say domain='discrete'")
-    if method not in _OFFERED:
-        why = f": {_REASONS[method]}" if method in _REASONS else ""
-        raise ValueError(
-            f"method {method!r} is not offered for several inputs and outputs{why}; use one of "
-            f"{', '.join(_OFFERED)}"
-        )
     step = None if domain == "continuous" else 1.0 if dt is None else dt
     system = StateSpace(poles, B, C, D, step, real)
     with torch.no_grad():
-        small = _OFFERED[method](system, rank, **options)
+        small = reduce_system(system, rank, method, **options)
         sigma = multi_hankel_singular_values(system)
     D_out = small.D.real if real else small.D
     found = (small.poles, small.B, small.C, D_out, sigma)

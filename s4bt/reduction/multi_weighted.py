@@ -96,7 +96,9 @@ def _checked(system: StateSpace, spectrum: Tensor | None) -> Tensor:
             f"the cross spectrum has shape (L + 1, m, m) with m = {m}, L >= 2; got {tuple(S.shape)}"
         )
     own = S.diagonal(dim1=1, dim2=2).real
-    if not bool(torch.isfinite(torch.view_as_real(S.cdouble())).all()) or bool((own < 0).any()):
+    if not bool(torch.isfinite(torch.view_as_real(S.to(torch.complex128))).all()) or bool(
+        (own < 0).any()
+    ):
         raise ValueError("the cross spectrum holds negative or not finite energies")
     if not bool((own.sum(0) > 0).any()):
         raise ValueError("the cross spectrum is zero: the layer receives nothing")

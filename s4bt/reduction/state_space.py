@@ -7,9 +7,10 @@ D          (p, m)    feedthrough
 dt         None for a continuous system, the step of a discrete one
 omega      (M,)      angular frequency in radians per unit of time
 
-continuous  x' = Lambda x + B u,  y = C x + D u               G(i omega) = D + C (i omega - Lambda)^-1 B
+continuous  x' = Lambda x + B u,  y = C x + D u
+            G(i omega) = D + C (i omega - Lambda)^-1 B
 discrete    x[k] = Lambda x[k-1] + B u[k],  y[k] = C x[k] + D u[k]
-                                            G(omega) = D + C (1 - Lambda e^{-i omega dt})^-1 B
+            G(omega) = D + C (1 - Lambda e^{-i omega dt})^-1 B
 real        the output is Re(y): the system with poles {lambda, conj lambda}, of order 2 N
 
 A textbook's discrete system has x[k+1] = Lambda x[k] + B u[k]: its output comes a step later, and

@@ -1,0 +1,229 @@
+"""Systems with several inputs and outputs: one channel is a case of them, the bound holds,
+Hankel singular values are right to the last, and what layers of other people compute is kept.
+"""
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s4bt.adapters import LRU, S5
+from s4bt.reduction.balanced import balanced_truncation, shared_balanced_truncation
+from s4bt.reduction.gramians import hankel_singular_values
+from s4bt.reduction.layers import reduce_layer
+from s4bt.reduction.modal import energy, modal
+from s4bt.reduction.multi import (
+    multi_balanced_truncation,
+    multi_energy,
+    multi_hankel_singular_values,
+    multi_modal,
+    multi_singular_perturbation,
+)
+from s4bt.reduction.multi_weighted import multi_weighted
+from s4bt.reduction.residualisation import singular_perturbation
+from s4bt.reduction.state_space import StateSpace
+from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
+
+KINDS = [(real, discrete) for real in (False, True) for discrete in (False, True)]
+OMEGA = np.linspace(-3, 3, 40)
+
+
+def layer(seed, N=10, m=3, p=2, real=False, discrete=False):
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape):
+        return rng.normal(size=shape) + 1j * rng.normal(size=shape)
+
+    poles = -rng.uniform(0.05, 1, N) + 1j * rng.uniform(0.1, 5, N)
+    system = StateSpace(poles, draw(N, m), draw(p, N), rng.normal(size=(p, m)), real=real)
+    return system.discretize(0.2) if discrete else system
+
+
+@pytest.mark.parametrize("real, discrete", KINDS)
+def test_one_input_and_output_are_a_case(real, discrete):
+    system = layer(0, m=1, p=1, real=real, discrete=discrete)
+    one = system.channels().select((0, 0))
+    assert torch.allclose(multi_hankel_singular_values(system), hankel_singular_values(one))
+    assert torch.allclose(system.hinf_norm(), one.hinf_norm(), rtol=1e-9)
+    pairs = (
+        (
+            lambda s, r: multi_balanced_truncation(s, r)[0],
+            lambda s, r: balanced_truncation(s, r)[0],
+        ),
+        (multi_singular_perturbation, singular_perturbation),
+        (multi_modal, modal),
+        (multi_energy, energy),
+    )
+    for many, single in pairs:
+        a = many(system, 4).frequency_response(OMEGA)[:, 0, 0]
+        b = single(one, 4).frequency_response(OMEGA)
+        assert torch.allclose(a, b, atol=1e-9 * float(b.abs().max()))
+
+
+def test_one_input_and_many_outputs_are_the_shared_truncation():
+    rng = np.random.default_rng(1)
+    poles = -rng.uniform(0.05, 1, 8) + 1j * rng.uniform(0, 5, 8)
+    W = rng.normal(size=(5, 8)) + 1j * rng.normal(size=(5, 8))
+    rows = DiagonalLTI(np.tile(poles, (5, 1)), W, real=False)
+    one, sigma = shared_balanced_truncation(rows, 3)
+    many, values = multi_balanced_truncation(StateSpace(poles, np.ones((8, 1)), W), 3)
+    assert torch.allclose(sigma, values)
+    a, b = one.frequency_response(OMEGA), many.frequency_response(OMEGA)[..., 0].mT
+    assert torch.allclose(a, b, atol=1e-9 * float(a.abs().max()))
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    rank=st.integers(1, 9),
+    m=st.integers(1, 4),
+    p=st.integers(1, 4),
+    kind=st.sampled_from(KINDS),
+    gain=st.sampled_from([1e-8, 1.0, 1e8]),
+)
+def test_the_error_lies_between_limit_and_bound(seed, rank, m, p, kind, gain):
+    real, discrete = kind
+    system = layer(seed, m=m, p=p, real=real, discrete=discrete)
+    system = StateSpace(
+        system.poles, gain * system.B, system.C, gain * system.D, system.dt, real, system.log_poles
+    )
+    for small, sigma in (
+        multi_balanced_truncation(system, rank),
+        (multi_singular_perturbation(system, rank), None),
+    ):
+        if sigma is None:
+            later = system
+            if discrete:
+                later = StateSpace(
+                    system.poles,
+                    system.B,
+                    system.C * system.poles,
+                    None,
+                    system.dt,
+                    real,
+                    system.log_poles,
+                )
+            sigma = multi_hankel_singular_values(later)
+        states = (
+            torch.where(small.poles.imag.abs() > 1e-12, 2, 1) if real else 1 + 0 * small.poles.real
+        )
+        order = int(states.sum())
+        error, floor = float((system - small).hinf_norm()), 1e-9 * float(sigma[0])
+        assert sigma[order] * (1 - 1e-6) - floor <= error
+        assert error <= 2 * float(sigma[order:].sum()) * (1 + 1e-6) + floor
+
+
+def exact_values(poles, B, C, digits):
+    """The roots of the eigenvalues of P Q of a continuous complex system, in high precision."""
+    with mpmath.workdps(digits):
+        x = [mpmath.mpc(z) for z in poles]
+        b = [[mpmath.mpc(z) for z in row] for row in B]
+        c = [[mpmath.mpc(z) for z in row] for row in C.T]
+        N = len(x)
+        P, Q = mpmath.matrix(N, N), mpmath.matrix(N, N)
+        for i in range(N):
+            for j in range(N):
+                P[i, j] = sum(u * mpmath.conj(v) for u, v in zip(b[i], b[j]))
+                P[i, j] /= -(x[i] + mpmath.conj(x[j]))
+                Q[i, j] = sum(mpmath.conj(u) * v for u, v in zip(c[i], c[j]))
+                Q[i, j] /= -(mpmath.conj(x[i]) + x[j])
+        values = mpmath.eig(P * Q, left=False, right=False)
+        return np.array(sorted((float(mpmath.sqrt(abs(v))) for v in values), reverse=True))
+
+
+@pytest.mark.parametrize("kind", ["random", "clustered", "scaled", "faint"])
+@pytest.mark.parametrize("N, m, p", [(12, 3, 2), (16, 1, 5)])
+def test_hankel_singular_values_are_right_to_the_smallest(kind, N, m, p):
+    rng = np.random.default_rng(3)
+    poles = -rng.uniform(0.05, 1, N) + 1j * rng.uniform(-5, 5, N)
+    B = rng.normal(size=(N, m)) + 1j * rng.normal(size=(N, m))
+    C = rng.normal(size=(p, N)) + 1j * rng.normal(size=(p, N))
+    if kind == "clustered":
+        poles = -0.3 + 0.05j * rng.uniform(-1, 1, N) + 0.01 * rng.normal(size=N)
+    if kind == "scaled":
+        B, C = B * np.logspace(-4, 4, m), C * np.logspace(4, -4, p)[:, None]
+    if kind == "faint":
+        B, C = B * np.logspace(-9, 0, N)[:, None], C * np.logspace(0, -9, N)
+    found = multi_hankel_singular_values(StateSpace(poles, B, C)).numpy()
+    assert np.allclose(found, exact_values(poles, B, C, 200), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_weighted_is_nearer_than_balancing_on_what_the_layer_receives(real):
+    L, rng = 32, np.random.default_rng(0)
+    system = layer(4, N=12, real=real, discrete=True)
+    u = rng.normal(size=(6, L, 3)).cumsum(1)
+    U = np.fft.rfft(u, 2 * L, axis=1)
+    S = np.einsum("bfi,bfj->fij", U, U.conj()) / 6
+
+    def error(small):
+        h = (system - small).impulse_response(4096).numpy()
+        y = [[sum(np.convolve(h[:, i, j], x[:, j]) for j in range(3)) for i in range(2)] for x in u]
+        return np.square(np.abs(y)).sum()
+
+    pure = {"perturbation": 0.0, "white": 0.0}
+    assert error(multi_weighted(system, 4, S, **pure)) < 0.8 * error(
+        multi_balanced_truncation(system, 4)[0]
+    )
+
+
+@pytest.mark.parametrize("conjugate_symmetry", [False, True])
+@pytest.mark.parametrize("rule", ["zoh", "bilinear"])
+def test_an_s5_layer_goes_there_and_back(rule, conjugate_symmetry):
+    g = torch.Generator().manual_seed(0)
+    state = {
+        "Lambda_re": -torch.rand(8, generator=g) - 0.1,
+        "Lambda_im": 5 * torch.rand(8, generator=g),
+        "B": torch.randn(8, 4, 2, generator=g),
+        "C": torch.randn(4, 8, 2, generator=g),
+        "D": torch.randn(4, generator=g),
+        "log_step": torch.log(0.1 * torch.rand(8, 1, generator=g) + 0.01),
+    }
+    adapter = S5(state, rule, conjugate_symmetry)
+    system = adapter.to_system()
+    again = S5(adapter.from_system(system), rule, conjugate_symmetry).to_system()
+    h = system.impulse_response(60)
+    assert torch.allclose(again.impulse_response(60), h, atol=1e-5 * float(h.abs().max()))
+    small = adapter.from_system(multi_balanced_truncation(system, 5)[0])
+    assert small["C"].shape == (4, len(small["Lambda_re"]), 2)
+
+
+def test_a_state_dict_of_something_else_is_refused_with_what_was_found():
+    with pytest.raises(ValueError, match="lacks nu_log, theta_log, gamma_log; .* found A, D"):
+        LRU({"A": torch.ones(2), "D": torch.ones(2)}).to_system()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"B": np.ones((2, 3))}, r"B \(N, m\), .* got poles \(3,\), B \(2, 3\)"),
+        ({"C": np.ones((3, 2))}, r"C \(p, N\)"),
+        ({"D": np.ones((3, 3))}, r"D \(p, m\)"),
+        ({"domain": "z"}, "domain is 'continuous' or 'discrete'"),
+        ({"rank": 4}, "rank must be a whole number from 1 to N = 3"),
+        ({"dt": 0.1}, "a continuous layer has no step"),
+        ({"method": "hankel"}, "not offered for several inputs and outputs: Glover's"),
+    ],
+)
+def test_wrong_layers_are_refused(change, message):
+    given_ = {"poles": -np.ones(3) - 1j * np.arange(3), "B": np.ones((3, 2)), "C": np.ones((2, 3))}
+    given_ |= {"domain": "continuous", "rank": 1} | change
+    with pytest.raises(ValueError, match=message):
+        reduce_layer(**given_)
+
+
+def test_an_unstable_layer_is_refused():
+    with pytest.raises(UnstableSystem, match="1 of 2 are not"):
+        reduce_layer(
+            np.array([0.5, 1.0]), np.ones((2, 1)), np.ones((1, 2)), domain="discrete", rank=1
+        )
+
+
+def test_arrays_stay_arrays_and_tensors_tensors():
+    poles, B, C = np.array([0.5, 0.6j]), np.ones((2, 2)), np.ones((3, 2))
+    a = reduce_layer(poles, B, C, domain="discrete", rank=1)
+    b = reduce_layer(*map(torch.tensor, (poles, B, C)), domain="discrete", rank=1)
+    assert all(isinstance(x, np.ndarray) for x in a)
+    assert all(isinstance(x, torch.Tensor) for x in b)
+    assert np.allclose(a.poles, b.poles) and np.allclose(a.sigma, b.sigma)

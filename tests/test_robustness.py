@@ -102,7 +102,7 @@ def test_compress_says_which_layer_is_fragile_and_why():
 def rows(**worst):
     full = {"task": "image", "arm": "untruncated"} | dict.fromkeys(CONDITIONS, 0.9)
     fits = [
-        {"task": "image", "arm": "fit", "perturbation": eps, "white": 0.1}
+        {"task": "image", "arm": "fit", "method": "weighted", "perturbation": eps, "white": 0.1}
         | dict.fromkeys([*CONDITIONS, *RETRAINED], 0.9)
         | {"perturbed": 0.9 - loss}
         for eps, loss in zip((0.0, 0.001, 0.01, 0.1), worst["perturbed"])
@@ -113,9 +113,8 @@ def rows(**worst):
 def test_the_rule_takes_the_smallest_loss_where_it_loses_most():
     lost = losses(rows(perturbed=(0.8, 0.03, 0.02, 0.2)))
     assert best(lost, "perturbation") == 0.01
-    assert "perturbation 0.01 (default 0.001)" in of_choice(
-        lost, {"perturbation": 0.001, "white": 0.1}
-    )
+    said = of_choice(lost, {"weighted": {"perturbation": 0.001, "white": 0.1}})
+    assert "perturbation 0.01 (default 0.001)" in said
 
 
 def test_losses_are_against_the_untruncated_model_of_the_same_seed_and_task():

@@ -7,7 +7,7 @@ import json
 import pandas as pd
 
 from s4bt.files import ROOT, UserError
-from s4bt.reduction.methods import METHODS, PERTURBATION, WHITE
+from s4bt.reduction.methods import CHOSEN, METHODS
 from s4bt.study import care
 from s4bt.study.answers import PAPER, enough_ranks, points
 from s4bt.study.config import load_scale
@@ -260,9 +260,7 @@ def robust_table() -> str:
             f"Its terms exceed their sum {full.cancellation.max():.0f} times at most, its largest "
             f"\\|D\\| is {full.feedthrough.max():.1f}.",
             "",
-            care.of_choice(
-                care.losses(every("choose.csv")), {"perturbation": PERTURBATION, "white": WHITE}
-            ),
+            care.of_choice(care.losses(every("choose.csv")), CHOSEN),
         ]
     )
 

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 
 # Defaults of the fits, chosen on validation data (notebooks/pipeline/60_compare).
 PERTURBATION = 0.002  # relative error of every number that they allow for
+SHARED_PERTURBATION = 0.005  # the same of poles that all channels share
 WHITE = 0.1  # share of white input beside what a layer receives
+CHOSEN = {
+    "weighted": {"perturbation": PERTURBATION, "white": WHITE},
+    "weighted-shared": {"perturbation": SHARED_PERTURBATION, "white": WHITE},
+}
 
 
 @dataclass(frozen=True)

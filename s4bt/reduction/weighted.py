@@ -27,7 +27,7 @@ from s4bt.reduction.checks import not_negative, whole_number
 from s4bt.reduction.diagonal import as_tensor
 from s4bt.reduction.expected_error import Problem
 from s4bt.reduction.gramians import promoted
-from s4bt.reduction.methods import PERTURBATION, WHITE
+from s4bt.reduction.methods import PERTURBATION, SHARED_PERTURBATION, WHITE
 from s4bt.reduction.projection import check_rank
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import (
@@ -158,7 +158,7 @@ def weighted_shared(
     rank: int,
     spectrum: Tensor | None = None,
     iterations: int = ITERATIONS,
-    perturbation: float = PERTURBATION,
+    perturbation: float = SHARED_PERTURBATION,
     white: float = WHITE,
 ) -> DiagonalLTI:
     """As `weighted`, with the sum over the channels as the error and poles that they share.

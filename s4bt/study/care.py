@@ -64,10 +64,17 @@ def best(lost: pd.DataFrame, column: str) -> float:
     return float(worst.idxmin())
 
 
-def of_choice(lost: pd.DataFrame, defaults: dict[str, float]) -> str:
-    """What the rule picks, beside the defaults, in words."""
+def star(lost: pd.DataFrame, method: str, column: str, defaults: dict[str, float]) -> pd.DataFrame:
+    """The fits of a method with several values of a column, the other option at its default."""
+    (other,) = {"perturbation", "white"} - {column}
+    return lost[(lost.method == method) & (lost[other] == defaults[other])]
+
+
+def of_choice(lost: pd.DataFrame, chosen: dict[str, dict[str, float]]) -> str:
+    """What the rule picks for every method, beside its defaults, in words."""
     said = []
-    for column, other in (("perturbation", "white"), ("white", "perturbation")):
-        picked = best(lost[lost[other] == defaults[other]], column)
-        said.append(f"{column} {picked:g} (default {defaults[column]:g})")
-    return f"The rule picks {' and '.join(said)}."
+    for method, defaults in chosen.items():
+        picked = {name: best(star(lost, method, name, defaults), name) for name in defaults}
+        words = [f"{name} {picked[name]:g} (default {defaults[name]:g})" for name in defaults]
+        said.append(f"{' and '.join(words)} for {method}")
+    return f"The rule picks {'; '.join(said)}."

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from s4bt.reduction.methods import METHODS
+from s4bt.study.care import star
 from s4bt.study.figures import PERCENT
 from s4bt.study.styles import method_style
 
@@ -18,23 +19,26 @@ CONDITIONS = {  # of `robustness` and of retraining, with colour and marker
 }
 
 
-def careful(axes, lost: pd.DataFrame, chosen: dict[str, float]) -> None:
-    """Points lost against eps and against mu, one panel each, mean over the tasks.
+def careful(axes, lost: pd.DataFrame, chosen: dict[str, dict[str, float]]) -> None:
+    """Points lost against eps and against mu, mean over the tasks, two panels for each method.
 
-    lost: of `choosing.losses`, columns perturbation, white and those of CONDITIONS; chosen: the
-    value of each column that the others are tried with, a line.
+    lost: of `care.losses`; chosen: the defaults of each method, dotted lines.
     """
     labels = {"perturbation": "perturbation, eps", "white": "white input, mu"}
-    for ax, (column, other) in zip(axes, (("perturbation", "white"), ("white", "perturbation"))):
-        part = lost[lost[other] == chosen[other]].groupby(column)[list(CONDITIONS)].mean()
+    panels = [(method, column) for method in chosen for column in labels]
+    for ax, (method, column) in zip(axes, panels, strict=True):
+        fits = star(lost, method, column, chosen[method])
+        part = fits.groupby(column)[list(CONDITIONS)].mean()
         places = np.arange(len(part))
         for name, (label, colour, marker) in CONDITIONS.items():
             style = {"color": colour, "marker": marker, "ms": 4, "lw": 1.2}
             ax.plot(places, -PERCENT * part[name], label=label, **style)
-        ax.axvline(list(part.index).index(chosen[column]), color="0.6", ls=":", lw=1)
+        default = chosen[method][column]
+        if default in part.index:
+            ax.axvline(list(part.index).index(default), color="0.6", ls=":", lw=1)
         ax.axhline(0, color="0.2", lw=0.8)
-        ax.set_xticks(places, [f"{value:g}" for value in part.index])
-        ax.set_xlabel(labels[column])
+        ax.set_xticks(places, [f"{value:g}" for value in part.index], fontsize=7)
+        ax.set(xlabel=labels[column], title=method)
     axes[0].set_ylabel("change in accuracy, points")
 
 

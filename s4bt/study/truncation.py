@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from s4bt.compression import compress
+from s4bt.compression import FragileLayer, compress
 from s4bt.nn.s4 import S4Model
 from s4bt.nn.storage import load_model, save_model
 from s4bt.reduction.methods import METHODS
@@ -60,6 +62,13 @@ def start_of(run: dict) -> tuple[S4Model, Dataset, tuple, Grid]:
     return model, dataset, calibration(dataset, grid.one_shot.calibration, run["seed"]), grid
 
 
+def quietly(*arguments: Any, **options: Any) -> tuple[S4Model, list[dict]]:
+    """`compress`, whose warnings of fragile layers are what is measured here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FragileLayer)
+        return compress(*arguments, **options)
+
+
 def truncate_run(run: dict, folder: Path, progress, _: Path) -> dict:
     """Truncate one pretrained model to every rank and measure each as it is.
 
@@ -70,7 +79,7 @@ def truncate_run(run: dict, folder: Path, progress, _: Path) -> dict:
     layers, rows, robust = [], [], []
     for done, rank in enumerate(grid.one_shot.ranks, 1):
         start = time.perf_counter()
-        small, report = compress(model, rank, run["method"], sequences, references)
+        small, report = quietly(model, rank, run["method"], sequences, references)
         took = round(time.perf_counter() - start, 1)
         save_model(small, folder / f"r{rank}.safetensors")
         layers += report
@@ -101,7 +110,7 @@ def untruncated_run(run: dict, folder: Path, progress, _: Path) -> dict:
     report = [
         {
             "cancellation": float(cancellation(kernel, sequences[0].shape[-1]).max()),
-            "feedthrough": float(layer.D.abs().max()),
+            "feedthrough": float(layer.D.detach().abs().max()),
         }
         for kernel, layer in zip(kernels, layers, strict=True)
     ]
@@ -135,7 +144,7 @@ def rule_run(run: dict, folder: Path, progress, _: Path) -> dict:
     for rank in sorted(grid.ranks)[: max(1, len(grid.ranks) - 1)]:
         for name, rule in {"even": None, **RULES[run["method"]]}.items():
             kept = rule(rank * depth) if rule else rank
-            small, report = compress(model, kept, run["method"], sequences, references)
+            small, report = quietly(model, kept, run["method"], sequences, references)
             accuracy = evaluate(small, dataset, "test")["accuracy"]
             ranks = " ".join(str(row["rank"]) for row in report)
             row = {"method": run["method"], "rule": name, "states": rank * depth}

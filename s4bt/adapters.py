@@ -2,8 +2,8 @@
 
 An adapter reads a state dict by the names of public code, and is a small protocol:
 
-    to_system()          what the layer computes, a `StateSpace` or, channel by channel, a
-                         `DiagonalLTI` with its steps
+    to_system()          what the layer computes: a `StateSpace` with its m inputs and p outputs,
+                         or a `DiagonalLTI` where every channel is a system of its own
     from_system(small)   the state dict of a smaller layer that computes `small`
 
 S4D    kernel 2 Re sum_n C_n (exp(dt A_n) - 1) / A_n exp(dt A_n l), H channels by themselves
@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from s4bt.reduction.dispatch import reduce
 from s4bt.reduction.layers import reduce_system
 from s4bt.reduction.state_space import StateSpace
 from s4bt.reduction.systems import DiagonalLTI
@@ -33,10 +34,10 @@ SMALLEST_ANGLE = 1e-30  # of a real positive pole, whose angle has no logarithm
 class Adapter(Protocol):
     """What a further kind of layer needs."""
 
-    def to_system(self) -> StateSpace:
-        """What the layer computes."""
+    def to_system(self) -> Any:
+        """What the layer computes, a `StateSpace` or a discrete `DiagonalLTI` (H, N)."""
 
-    def from_system(self, small: StateSpace) -> State:
+    def from_system(self, small: Any) -> State:
         """The state dict of a layer that computes `small`."""
 
 
@@ -186,45 +187,86 @@ class S5:
 
 @dataclass(frozen=True)
 class S4D:
-    """An S4D layer: log_A_real, A_imag (H, N), C (H, N, 2), log_dt (H,), D (H,).
+    """An S4D layer: log_A_real, A_imag (H, N), C (H, N) or (1, H, N), log_dt (H,), D (H,).
 
-    (Gu et al. 2022; state-spaces/s4)  The kernel is *twice* the real part of the sum.
+    (Gu et al. 2022; state-spaces/s4)  rule: "zoh" or "bilinear". The kernel is *twice* the real
+    part of the sum, because S4 counts a state and its conjugate.
     """
 
     state: Mapping[str, Tensor]
     rule: str = "zoh"
 
-    def to_channels(self) -> tuple[DiagonalLTI, Tensor]:
-        """Continuous channels (H, N), real, and their steps (H,); D is not in them."""
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
         names = ("log_A_real", "A_imag", "log_dt")
         real, imag, log_dt = (x.double() for x in _looked_up(self.state, names, "an S4D layer"))
         C = _complex(self.state, "C", "an S4D layer").reshape(real.shape)
-        poles = torch.complex(-torch.exp(real), imag)
-        return DiagonalLTI(poles, 2 * C), torch.exp(log_dt)
+        return torch.complex(-torch.exp(real), imag), C, torch.exp(log_dt.flatten())
 
-    def from_channels(self, small: DiagonalLTI) -> State:
-        """The state dict of a layer with the continuous channels `small` (H, r)."""
-        old, kind = self.state["C"], self.state["A_imag"].dtype
-        C = small.residues / 2
-        new = {
-            "log_A_real": torch.log(-small.poles.real).to(kind),
-            "A_imag": small.poles.imag.to(kind),
-            "C": C.to(old.dtype) if old.is_complex() else torch.view_as_real(C).to(old.dtype),
-        }
-        kept = {name: x.detach() for name, x in self.state.items() if name not in new}
-        return kept | new
+    def to_system(self) -> DiagonalLTI:
+        """The discrete kernels of the H channels, (H, N), real; D stays outside."""
+        poles, C, dt = self._parts()
+        system = DiagonalLTI(poles, 2 * C)
+        if self.rule == "zoh":
+            return system.discretize(dt)
+        half = poles * dt[:, None] / 2
+        logs = torch.log1p(half) - torch.log1p(-half)
+        w = 2 * C * dt[:, None] / (1 - half)
+        return DiagonalLTI(torch.exp(logs), w, dt, True, logs)
+
+    def from_system(self, small: DiagonalLTI) -> State:
+        """Steps and D as they were.  Raises ValueError for a feedthrough of the system's own."""
+        if bool((small.feedthrough != 0).any()) and "D" not in self.state:
+            raise ValueError("the reduced layer has a feedthrough, and the state dict has no D")
+        dt = self._parts()[2]
+        if self.rule == "zoh":
+            whole = small.to_continuous()
+            poles, C, direct = whole.poles, whole.residues / 2, whole.feedthrough
+        else:
+            half, direct = torch.tanh(small.logs / 2), small.feedthrough
+            poles = 2 * half / dt[:, None]
+            C = small.residues * (1 - half) / (2 * dt[:, None])
+        old, real = self.state["C"], self.state["log_A_real"].dtype
+        C = C.reshape(*old.shape[: -2 if not old.is_complex() else -1], -1)
+        new = {"log_A_real": torch.log(-poles.real).to(real), "A_imag": poles.imag.to(real)}
+        new["C"] = C.to(old.dtype) if old.is_complex() else torch.view_as_real(C).to(old.dtype)
+        if "D" in self.state:
+            D = self.state["D"]
+            new["D"] = (D + direct.real.reshape(D.shape)).to(D.dtype)
+        return {name: x.detach() for name, x in self.state.items() if name not in new} | new
+
+
+KINDS = {"nu_log": LRU, "log_step": S5, "log_A_real": S4D}
 
 
 def adapter_of(state: State) -> Adapter:
     """The adapter whose names a state dict has.  Raises ValueError, with what was found."""
-    if "nu_log" in state and "theta_log" in state:
-        return LRU(state)
-    if "log_step" in state:
-        return S5(state)
+    for name, kind in KINDS.items():
+        if name in state:
+            return kind(state)
+    looked = ", ".join(f"{name} of {kind.__name__}" for name, kind in KINDS.items())
     raise ValueError(
-        "these are the parameters of no layer that is known here (LRU: nu_log, theta_log; S5: "
-        f"log_step); found {', '.join(state) or 'nothing'}"
+        "these are the parameters of no layer that is known here; looked for "
+        f"{looked}, found {', '.join(state) or 'nothing'}"
     )
+
+
+def reduce_state(
+    state: State, rank: int, method: str = "balanced", adapter: Adapter | None = None, **options
+) -> State:
+    """A layer's state dict in, that of a layer with `rank` modes out.
+
+    adapter: what reads and writes it, found by its names if not given.  method, options: as in
+    `reduce_layer`, or, where every channel has a system of its own (S4D), as in `s4bt.reduce`.
+    Raises ValueError and UnstableSystem as they do.
+    """
+    adapter = adapter or adapter_of(state)
+    return adapter.from_system(_reduced(adapter.to_system(), rank, method, **options))
+
+
+def _reduced(system: Any, rank: int, method: str, **options: Any) -> Any:
+    if isinstance(system, DiagonalLTI):
+        return reduce(system, rank, "bt-discrete" if method == "balanced" else method, **options)
+    return reduce_system(system, rank, method, **options)
 
 
 def cross_spectrum(u: Tensor) -> Tensor:
@@ -247,10 +289,17 @@ def received(model: nn.Module, layer: nn.Module, *batch: Any) -> Tensor:
     return torch.cat(seen)
 
 
+def parameters_of(layer: nn.Module) -> State:
+    """A layer's own parameters, and those of its kernel, by the names of the state dict."""
+    found = dict(layer.named_parameters())
+    return {k: p.detach() for k, p in found.items() if "." not in k or k.startswith("kernel.")}
+
+
 def in_place(layer: nn.Module, state: State) -> nn.Module:
     """The layer with other parameters, of whatever shape."""
     for name, value in state.items():
-        layer.register_parameter(name, nn.Parameter(value))
+        owner, _, own = name.rpartition(".")
+        layer.get_submodule(owner).register_parameter(own, nn.Parameter(value))
     return layer
 
 
@@ -261,32 +310,41 @@ def compress_layers(
     method: str = "balanced",
     rebuild: Callable[[nn.Module, State], nn.Module] = in_place,
     adapt: Callable[[State], Adapter] = adapter_of,
+    transposed: bool = False,
     **options: Any,
 ) -> tuple[nn.Module, list[str]]:
-    """Reduce every LRU and S5 layer of a model, from the input on, as its modules are listed.
+    """Reduce every LRU, S5 and S4D layer of a model, from the input on, as its modules are listed.
 
-    batch: what the model is called with, for methods that look at a layer's inputs (B, L, m), which
-    are measured behind the layers that are reduced already. rebuild(layer, state): the smaller
-    layer, for classes that keep shapes elsewhere than in their parameters.
+    batch: what the model is called with, for methods that look at a layer's inputs (B, L, m), or
+    (B, m, L) if transposed; they are measured behind the layers that are reduced already.
+    rebuild(layer, state): the smaller layer, for classes that keep shapes elsewhere than in their
+    parameters. adapt(state): its adapter, for a further kind; ValueError if it is none.
     Returns (a new model, the names of its reduced layers).
     Raises ValueError if the model has no such layer, and as `reduce_layer`, with the layer's name.
     """
     model = copy.deepcopy(model)
     found: list[str] = []
     for name, layer in list(model.named_modules()):
-        own = dict(layer.named_parameters(recurse=False))
+        own = parameters_of(layer)
+        short = {key.removeprefix("kernel."): x for key, x in own.items()}
+        long = {key.removeprefix("kernel."): key for key in own}
         try:
-            adapter = adapt({key: x.detach() for key, x in own.items()})
+            adapter = adapt(short)
         except ValueError:
             continue
-        extra = dict(options)
-        if method == "weighted":
-            extra["spectrum"] = cross_spectrum(received(model, layer, *batch))
+        if any(name.startswith(f"{done}.") for done in found):
+            continue  # the kernel of a layer that is done
         try:
-            small = reduce_system(adapter.to_system(), rank, method, **extra)
+            system, extra = adapter.to_system(), dict(options)
+            if method.startswith("weighted"):
+                u = received(model, layer, *batch)
+                S = cross_spectrum(u.mT if transposed else u)
+                one = isinstance(system, DiagonalLTI)
+                extra["spectrum"] = S.diagonal(dim1=-2, dim2=-1).real.mT if one else S
+            small = adapter.from_system(_reduced(system, rank, method, **extra))
         except ValueError as error:
-            raise type(error)(f"layer {name}: {error}") from error
-        new = rebuild(layer, adapter.from_system(small))
+            raise type(error)(f"layer {name or 'of the model'}: {error}") from error
+        new = rebuild(layer, {long.get(key, key): x for key, x in small.items()})
         parent, _, child = name.rpartition(".")
         if name:
             setattr(model.get_submodule(parent), child, new)
@@ -294,5 +352,5 @@ def compress_layers(
             model = new
         found.append(name)
     if not found:
-        raise ValueError("the model has no layer with the parameters of LRU or S5")
+        raise ValueError("the model has no layer with the parameters of LRU, S5 or S4D")
     return model, found

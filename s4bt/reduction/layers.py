@@ -132,8 +132,11 @@ def reduce_layer(
     step = None if domain == "continuous" else 1.0 if dt is None else dt
     system = StateSpace(poles, B, C, D, step, real)
     with torch.no_grad():
-        small = reduce_system(system, rank, method, **options)
-        sigma = multi_hankel_singular_values(system)
+        if method == "balanced" and not options:
+            small, sigma = multi_balanced_truncation(system, rank)
+        else:
+            small = reduce_system(system, rank, method, **options)
+            sigma = multi_hankel_singular_values(system)
     D_out = small.D.real if real else small.D
     found = (small.poles, small.B, small.C, D_out, sigma)
     if isinstance(poles, Tensor):

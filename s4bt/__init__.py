@@ -46,5 +46,7 @@ __getattr__, __dir__, __all__ = attach(
         "load_model": "s4bt.nn.storage",
         "save_model": "s4bt.nn.storage",
         "compress": "s4bt.compression",
+        "StateSpace": "s4bt.reduction.state_space",
+        "reduce_layer": "s4bt.reduction.layers",
     },
 )

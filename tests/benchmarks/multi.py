@@ -29,8 +29,6 @@ from tests.benchmarks.common import (
 DIGITS, RIGHT = 60, 1e-8
 # what is timed: name -> (N, m, p, r)
 SIZES = {"S5, 256 states": (256, 128, 128, 64), "LRU, 128 states": (128, 64, 64, 32)}
-import os
-if os.environ.get("TRY"): SIZES={"tiny":(24,4,4,6)}
 
 
 def ring(N, m, p, seed=0, least=0.9, largest=0.999):
@@ -51,8 +49,10 @@ def hard(kind, N, m, p, seed=0):
     poles, B, C = ring(N, m, p, seed)
     rng = np.random.default_rng(seed + 1)
     if kind == "clustered":
-        poles = 0.95 * np.exp(1j * (0.5 + 0.01 * rng.uniform(-1, 1, N))) * (
-            1 - 0.002 * rng.uniform(size=N)
+        poles = (
+            0.95
+            * np.exp(1j * (0.5 + 0.01 * rng.uniform(-1, 1, N)))
+            * (1 - 0.002 * rng.uniform(size=N))
         )
     if kind == "scaled":
         B, C = B * np.logspace(-4, 4, m), C * np.logspace(4, -4, p)[:, None]
@@ -65,7 +65,7 @@ def exact(poles, B, C):
     """Hankel singular values with DIGITS digits, as float64."""
     with mpmath.workdps(DIGITS + len(poles)):
         N = len(poles)
-        x, b, c = mpmath.matrix(poles.tolist()), mpmath.matrix(B.tolist()), mpmath.matrix(C.tolist())
+        x, b, c = (mpmath.matrix(part.tolist()) for part in (poles, B, C))
         bb, cc = b * b.H, c.H * c
         P, Q = mpmath.matrix(N, N), mpmath.matrix(N, N)
         for i in range(N):

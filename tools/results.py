@@ -72,20 +72,16 @@ def headline() -> str:
     seeds, rank = len(load_scale(SCALE).grid.seeds), enough_ranks(losses).get("weighted")
     if rank is None:
         raise UserError("weighted loses more than a point at every rank: write another headline")
-    row = read("robust.csv").query("method == 'weighted' and rank == @rank").iloc[0]
+    lost = read("robust.csv").query("method == 'weighted' and rank == @rank").perturbed.iloc[0]
+    more = f"{abs(lost):.1f} points {'more' if lost >= 0 else 'less'}"
     return (
         f"**{rank} of {modes()} modes are enough, without any retraining: "
         f"{_lost(losses, 'weighted', rank)} points of test accuracy\nlost**, where the paper's "
         f"truncation loses {_lost(losses, PAPER, rank)} (mean over six tasks ± 95 %). "
-        f"With\nevery stored number of a layer off by 1 % it loses {_more(row.perturbed)} than the "
+        f"With\nevery stored number of a layer off by 1 % it loses {more} than the "
         f"untruncated model.\nSequences of {shortest} to {longest} steps, {seeds} seeds "
         f"([limits](#limits))."
     )
-
-
-def _more(value: float) -> str:
-    """Points, or a hundredth's share of them, more or less."""
-    return f"{abs(value):.1f} points {'more' if value >= 0 else 'less'}"
 
 
 def four_rows() -> str:

@@ -25,7 +25,7 @@ from tools import lock, scales, tables
 
 LOCKED = {canonicalize_name(name): version for name, version in lock.pins().items()}
 # Top to bottom; a room is a list of its files, top to bottom.
-ALONE = ("", "adapters", "compression")  # rooms of one file
+ALONE = ("", "compression")  # rooms of one file
 HOUSE = {
     "": ["version", "lazy", "files", "progress"],
     "reduction": [
@@ -57,7 +57,7 @@ HOUSE = {
         "ranks",
     ],
     "nn": ["convolution", "dss", "norms", "s4", "storage"],
-    "adapters": ["adapters"],
+    "adapters": ["kinds", "models"],
     "compression": ["compression"],
     "tasks": [
         "__init__",

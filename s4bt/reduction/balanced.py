@@ -167,8 +167,8 @@ def shared_balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[Diagonal
         unit = system.unit().max()
         system = system.times(1 / unit)
         row = system.select(0)
-        ones, kind = torch.ones_like(row.poles)[:, None], {"log_poles": row.log_poles}
-        whole = StateSpace(row.poles, ones, system.residues, dt=row.dt, **kind)
+        ones = torch.ones_like(row.poles)[:, None]
+        whole = StateSpace(row.poles, ones, system.residues, None, row.dt, False, row.log_poles)
         small, sigma = multi_balanced_truncation(whole, rank)
         if rank == system.modes:
             return system.times(unit), sigma * unit

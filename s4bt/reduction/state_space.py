@@ -264,9 +264,8 @@ class StateSpace:
         a, common = self.poles * step, float(step) if step.dim() == 0 else 1.0
         if rule == "zoh":
             ratio = torch.where(a == 0, 1, torch.expm1(a) / torch.where(a == 0, 1, a)) * step
-            new = {"poles": torch.exp(a), "log_poles": a}
+            poles, logs = torch.exp(a), a
         else:
-            ratio = step / (1 - a / 2)
-            new = {"poles": (1 + a / 2) / (1 - a / 2)}
-            new["log_poles"] = torch.log1p(a / 2) - torch.log1p(-a / 2)
-        return replace(self, **new, B=self.B * ratio[:, None], dt=common)
+            ratio, poles = step / (1 - a / 2), (1 + a / 2) / (1 - a / 2)
+            logs = torch.log1p(a / 2) - torch.log1p(-a / 2)
+        return replace(self, poles=poles, log_poles=logs, B=self.B * ratio[:, None], dt=common)

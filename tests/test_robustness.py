@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import evaluate_with_a_stack
 
 from s4bt import S4Model, compress
 from s4bt.compression import FragileLayer
@@ -13,27 +14,6 @@ from s4bt.study.care import CONDITIONS, RETRAINED, best, losses, of_choice, robu
 from s4bt.study.robustness import perturbed, robustness, twice_as_long
 from s4bt.tasks import Dataset, Info, Split
 from s4bt.tasks.listops import CODE, show
-
-VALUES = {
-    "[MIN": min,
-    "[MAX": max,
-    "[MED": lambda v: int(np.median(v)),
-    "[SM": lambda v: sum(v) % 10,
-}
-
-
-def value(tokens):
-    """What an expression evaluates to, read from its text."""
-    stack = [[]]
-    for token in tokens.split():
-        if token in VALUES:
-            stack.append([token])
-        elif token == "]":
-            operator, *arguments = stack.pop()
-            stack[-1].append(VALUES[operator](arguments))
-        else:
-            stack[-1].append(int(token))
-    return stack[0]
 
 
 @pytest.mark.parametrize("end", [[], ["<end>"]])
@@ -45,11 +25,15 @@ def test_an_expression_twice_as_long_has_the_same_value(end):
         x[i, : len(tokens)] = tokens
     lengths = np.array([len(tokens) for tokens in rows], np.int32)
     new = twice_as_long("listops", Split(x, lengths, np.zeros(3, np.int64)))
+
+    def answer(text):
+        return int(evaluate_with_a_stack(text.split()))
+
     for i, text in enumerate(texts):
         again = show(new.x[i])
         assert again.endswith("<end>") == bool(end)
         again = again.removesuffix(" <end>")
-        assert again == f"[MAX {text} {text} ]" and value(again) == value(text)
+        assert again == f"[MAX {text} {text} ]" and answer(again) == answer(text)
         assert (
             new.lengths[i] == len(again.split()) + len(end) and not new.x[i, new.lengths[i] :].any()
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from textwrap import fill
 
 import pandas as pd
 
@@ -253,11 +254,11 @@ def robust_table() -> str:
             markdown(["method", *names], rows),
             "",
             care.of_untruncated(robust),
-            f"Task by task, as it is and twice as long: {_as_it_is_and_longer(full)}.",
+            fill(f"Task by task, as it is and twice as long: {_as_it_is_and_longer(full)}.", 100),
             f"Its terms exceed their sum {full.cancellation.max():.0f} times at most, its largest "
             f"\\|D\\| is {full.feedthrough.max():.1f}.",
             "",
-            care.of_choice(care.losses(every("choose.csv")), CHOSEN),
+            fill(care.of_choice(care.losses(every("choose.csv")), CHOSEN), 100),
         ]
     )
 

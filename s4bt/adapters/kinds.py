@@ -23,7 +23,7 @@ from torch import Tensor
 
 from s4bt.reduction.dispatch import reduce
 from s4bt.reduction.layers import reduce_system
-from s4bt.reduction.state_space import StateSpace
+from s4bt.reduction.state_space import StateSpace, bilinear_logarithms
 from s4bt.reduction.systems import DiagonalLTI
 
 State = dict[str, Tensor]
@@ -58,7 +58,7 @@ def _complex(state: Mapping[str, Tensor], name: str, kind: str) -> Tensor:
             torch.complex128
         )
     (x,) = _looked_up(state, (name,), kind)
-    if not x.is_complex() and x.shape[-1] == 2 and x.dim() == 3:
+    if not x.is_complex() and x.shape[-1] == 2 and x.dim() >= 3:
         x = torch.view_as_complex(x.contiguous())
     return x.to(torch.complex128)
 
@@ -71,14 +71,26 @@ def _stored(like: Mapping[str, Tensor], name: str, value: Tensor) -> State:
     old = like[name]
     if old.is_complex():
         return {name: value.to(old.dtype)}
-    if old.dim() == 3:
+    if old.dim() >= 3:
         return {name: torch.view_as_real(value).to(old.dtype)}
     return {name: value.to(torch.promote_types(old.dtype, torch.complex64))}
 
 
-def _square(D: Tensor, outputs: int, inputs: int) -> Tensor:
-    """A feedthrough as a matrix: given as one, or as its diagonal."""
-    return torch.diag(D) if D.dim() == 1 else D.reshape(outputs, inputs)
+def _square(D: Tensor, outputs: int, inputs: int, kind: str) -> Tensor:
+    """A feedthrough as a matrix: given as one, or as its diagonal.  Raises ValueError."""
+    if D.dim() == 1 and len(D) == outputs == inputs:
+        return torch.diag(D)
+    if tuple(D.shape) != (outputs, inputs):
+        raise ValueError(
+            f"D of {kind} has shape (p, m) = ({outputs}, {inputs}), or (p,) where p = m; got "
+            f"{tuple(D.shape)}"
+        )
+    return D
+
+
+def _whole(old: Mapping[str, Tensor], new: State) -> State:
+    """The new parameters, and what else the state dict holds, as it is."""
+    return {name: x.detach() for name, x in old.items() if name not in new} | new
 
 
 def _only_the_same(small: StateSpace, D: Tensor, kind: str) -> None:
@@ -106,7 +118,7 @@ class LRU:
         logs = torch.complex(-torch.exp(nu), torch.exp(theta))
         B = _complex(self.state, "B", "an LRU layer") * torch.exp(gamma)[:, None]
         C = _complex(self.state, "C", "an LRU layer")
-        D = _square(D, C.shape[0], B.shape[1])
+        D = _square(D, C.shape[0], B.shape[1], "an LRU layer")
         return StateSpace(torch.exp(logs), B, C, D, 1.0, True, logs)
 
     def from_system(self, small: StateSpace) -> State:
@@ -116,13 +128,15 @@ class LRU:
         angle = torch.remainder(a.imag, 2 * math.pi).clamp_min(SMALLEST_ANGLE)
         gamma = (-torch.expm1(2 * a.real)).sqrt()
         if D.dim() == 1:
-            _only_the_same(small, _square(D, small.outputs, small.inputs), "LRU")
+            _only_the_same(small, torch.diag(D), "LRU")
         new = {"nu_log": torch.log(-a.real), "theta_log": torch.log(angle)}
         new["gamma_log"] = gamma.log()
         new = {name: x.to(kind) for name, x in new.items()}
         new |= _stored(self.state, "B", small.B / gamma[:, None])
         new |= _stored(self.state, "C", small.C)
-        return new | {"D": D.detach() if D.dim() == 1 else small.D.real.to(D.dtype)}
+        if D.dim() == 2:
+            new["D"] = small.D.real.to(D.dtype)
+        return _whole(self.state, new)
 
 
 @dataclass(frozen=True)
@@ -151,7 +165,7 @@ class S5:
         Lambda, D, log_step = self._parts()
         C = _complex(self.state, "C", "an S5 layer") * (2 if self.conjugate_symmetry else 1)
         B = _complex(self.state, "B", "an S5 layer")
-        D = _square(D, C.shape[0], B.shape[1])
+        D = _square(D, C.shape[0], B.shape[1], "an S5 layer")
         whole = StateSpace(Lambda, B, C, D, real=True)
         return whole.discretize(torch.exp(log_step), self.rule)
 
@@ -159,7 +173,7 @@ class S5:
         """All states with the geometric mean of the old steps."""
         _, D, log_step = self._parts()
         if self.state["D"].dim() == 1:
-            _only_the_same(small, _square(D, small.outputs, small.inputs), "S5")
+            _only_the_same(small, torch.diag(D), "S5")
         step = log_step.mean().exp()
         a = small.spectrum.logs
         if self.rule == "zoh":
@@ -177,13 +191,11 @@ class S5:
             else {"Lambda_re": Lambda.real.to(kind), "Lambda_im": Lambda.imag.to(kind)}
         )
         old = self.state["log_step"]
-        steps = torch.full((len(Lambda), *old.shape[1:]), float(step.log()), dtype=old.dtype)
+        new["log_step"] = step.log().to(old).expand(len(Lambda), *old.shape[1:]).clone()
         new |= _stored(self.state, "B", B) | _stored(self.state, "C", C)
-        kept = self.state["D"].detach()
-        return new | {
-            "D": kept if kept.dim() == 1 else small.D.real.to(kept.dtype),
-            "log_step": steps,
-        }
+        if D.dim() == 2:
+            new["D"] = small.D.real.to(self.state["D"].dtype)
+        return _whole(self.state, new)
 
 
 @dataclass(frozen=True)
@@ -200,7 +212,18 @@ class S4D:
     def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
         names = ("log_A_real", "A_imag", "log_dt")
         real, imag, log_dt = (x.double() for x in _looked_up(self.state, names, "an S4D layer"))
-        C = _complex(self.state, "C", "an S4D layer").reshape(real.shape)
+        C = _complex(self.state, "C", "an S4D layer")
+        shapes = [tuple(x.shape) for x in (real, imag, C, log_dt)]
+        if real.dim() != 2 or shapes[1] != shapes[0] or C.numel() != real.numel():
+            good = False
+        else:
+            good = log_dt.numel() == len(real) and shapes[2][-2:] == shapes[0]
+        if not good:
+            raise ValueError(
+                "an S4D layer has log_A_real and A_imag (H, N), C (H, N) or (1, H, N), and log_dt "
+                f"(H,); got {', '.join(map(str, shapes))}"
+            )
+        C = C.reshape(real.shape)
         return torch.complex(-torch.exp(real), imag), C, torch.exp(log_dt.flatten())
 
     def to_system(self) -> DiagonalLTI:
@@ -210,7 +233,7 @@ class S4D:
         if self.rule == "zoh":
             return system.discretize(dt)
         half = poles * dt[:, None] / 2
-        logs = torch.log1p(half) - torch.log1p(-half)
+        logs = bilinear_logarithms(2 * half)
         w = 2 * C * dt[:, None] / (1 - half)
         return DiagonalLTI(torch.exp(logs), w, dt, True, logs)
 
@@ -233,34 +256,47 @@ class S4D:
         if "D" in self.state:
             D = self.state["D"]
             new["D"] = (D + direct.real.reshape(D.shape)).to(D.dtype)
-        return {name: x.detach() for name, x in self.state.items() if name not in new} | new
+        return _whole(self.state, new)
 
 
-KINDS = {"nu_log": LRU, "log_step": S5, "log_A_real": S4D}
+def adapter_of(state: State, rule: str = "zoh", conjugate_symmetry: bool = True) -> Adapter:
+    """The adapter whose names a state dict has.
 
-
-def adapter_of(state: State) -> Adapter:
-    """The adapter whose names a state dict has.  Raises ValueError, with what was found."""
-    for name, kind in KINDS.items():
-        if name in state:
-            return kind(state)
-    looked = ", ".join(f"{name} of {kind.__name__}" for name, kind in KINDS.items())
+    rule: how S4D and S5 are discretised, "zoh" or "bilinear"; conjugate_symmetry: whether S5 stores
+    one of each conjugate pair. A state dict does not say; these are what public code does by
+    default.  Raises ValueError, with what was found.
+    """
+    if rule not in ("zoh", "bilinear"):
+        raise ValueError(f"the rule is 'zoh' or 'bilinear', not {rule!r}")
+    if "nu_log" in state:
+        return LRU(state)
+    if "log_step" in state:
+        return S5(state, rule, conjugate_symmetry)
+    if "log_A_real" in state:
+        return S4D(state, rule)
     raise ValueError(
-        "these are the parameters of no layer that is known here; looked for "
-        f"{looked}, found {', '.join(state) or 'nothing'}"
+        "these are the parameters of no layer that is known here; looked for nu_log of LRU, "
+        f"log_step of S5, log_A_real of S4D, found {', '.join(state) or 'nothing'}"
     )
 
 
 def reduce_state(
-    state: State, rank: int, method: str = "balanced", adapter: Adapter | None = None, **options
+    state: State,
+    rank: int,
+    method: str = "balanced",
+    adapter: Adapter | None = None,
+    rule: str = "zoh",
+    conjugate_symmetry: bool = True,
+    **options: Any,
 ) -> State:
     """A layer's state dict in, that of a layer with `rank` modes out.
 
-    adapter: what reads and writes it, found by its names if not given.  method, options: as in
-    `reduce_layer`, or, where every channel has a system of its own (S4D), as in `s4bt.reduce`.
+    adapter: what reads and writes it; if not given, that of `adapter_of`, with rule and
+    conjugate_symmetry.  method, options: as in `reduce_layer`, or, where every channel has a system
+    of its own (S4D), as in `s4bt.reduce`.
     Raises ValueError and UnstableSystem as they do.
     """
-    adapter = adapter or adapter_of(state)
+    adapter = adapter or adapter_of(state, rule, conjugate_symmetry)
     return adapter.from_system(reduce_any(adapter.to_system(), rank, method, **options))
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -96,39 +95,6 @@ def _differences(p: Tensor, a: Tensor | None, k: Tensor) -> tuple[Tensor, Tensor
     return gap, -torch.expm1(a + ak.conj())
 
 
-def _in_place(p: Tensor, a: Tensor | None, damping: Tensor, generators: Tensor) -> Tensor:
-    """`cauchy_cholesky` of one system: the modes that are left stay together, behind the others.
-
-    Short vectors are NumPy's, which is quicker with them.
-    """
-    g, N = generators.clone(memory_format=torch.contiguous_format), len(p)
-    planes, order, L = torch.view_as_real(g).flatten(1), np.arange(N), np.zeros((N, N), complex)
-    x, rate, rows = p.numpy().copy(), damping.numpy().copy(), g.numpy()
-    logs = None if a is None else a.numpy().copy()
-    for n in range(N):
-        weight = planes[n:].square().sum(-1).numpy() / rate[n:]
-        k = n + int(weight.argmax())
-        size = np.sqrt(max(weight[k - n], TINY))
-        if k > n:
-            for each in (order, x, rate, rows) if logs is None else (order, x, rate, rows, logs):
-                each[[n, k]] = each[[k, n]]
-        if logs is None:
-            gap, D = x[n:] - x[n], -(x[n:] + x[n].conj())
-        else:
-            step = logs[n:] - logs[n]
-            # the larger of the two poles outside
-            ahead = step.real > 0
-            gap = np.expm1(np.where(ahead, -step, step)) * np.where(ahead, -x[n:], x[n])
-            D = -np.expm1(logs[n:] + logs[n].conj())
-        pivot = g[n].clone()
-        overlap = (g[n:] @ pivot.conj()).numpy()
-        L[order[n:], n] = overlap / (D * size)
-        norm = max(float(planes[n].square().sum()), TINY)
-        share = torch.from_numpy((1 - gap / D) * overlap / norm)
-        torch.addcmul(g[n + 1 :], share[1:, None], pivot, value=-1, out=g[n + 1 :])
-    return torch.from_numpy(L)
-
-
 def cauchy_cholesky(system: DiagonalLTI, g: Tensor, dual: bool = False) -> Tensor:
     """L (..., N, N) with L L^H = P; rows in the order of the modes, columns in that of the pivots.
 
@@ -146,8 +112,6 @@ def cauchy_cholesky(system: DiagonalLTI, g: Tensor, dual: bool = False) -> Tenso
         p = p.conj().resolve_conj()
         a = None if a is None else a.conj().resolve_conj()
     damping = -2 * p.real if a is None else -torch.expm1(2 * a.real)
-    if m > 1 and not batch and g.device.type == "cpu" and not torch.is_grad_enabled():
-        return _in_place(p, a, damping, g)
     done = torch.zeros(*batch, N, dtype=torch.bool, device=g.device)
     columns = []
     for _ in range(N):
@@ -160,15 +124,15 @@ def cauchy_cholesky(system: DiagonalLTI, g: Tensor, dual: bool = False) -> Tenso
         done = done.scatter(-1, k, True)
         g_k = g.gather(-2, k[..., None].expand(*batch, 1, m))
         # g_i . conj(g_k), (..., N)
-        overlap = (g @ g_k.mH)[..., 0] if m > 1 else (g * g_k.conj())[..., 0]
+        overlap = (g * g_k.conj()).sum(-1) if m > 1 else (g * g_k.conj())[..., 0]
         columns.append(overlap / (D * d.sqrt()))
-        # the pivot's own row becomes zero: it has no part in what is left
         if m == 1:
             g = g * F[..., None]
         else:
             norm = (g_k.abs() ** 2).sum(-1).clamp_min(TINY)
-            share = ((1 - F) * overlap / norm).scatter(-1, k, 1.0)
-            g = torch.addcmul(g, share[..., None], g_k, value=-1)
+            g = g - ((1 - F) * overlap / norm)[..., None] * g_k
+        # rows that are done have no part in what is left
+        g = g.masked_fill(done[..., None], 0)
     return torch.stack(columns, -1)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,7 +60,12 @@ def reduce_system(
             f"method {method!r} is not offered for several inputs and outputs{why}; use one of "
             f"{', '.join(_OFFERED)}"
         )
-    return _OFFERED[method](system, rank, **options)
+    reducer = _OFFERED[method]
+    known = list(inspect.signature(reducer).parameters)[2:]
+    if wrong := [name for name in options if name not in known]:
+        offered = f"its options are {', '.join(known)}" if known else "it has none"
+        raise ValueError(f"method {method!r} has no option {', '.join(wrong)}: {offered}")
+    return reducer(system, rank, **options)
 
 
 def reduce_layer(
@@ -105,7 +110,9 @@ def reduce_layer(
     Returns
     -------
     Layer
-        (poles, B, C, D, sigma), NumPy arrays if poles were one, else tensors.
+        (poles, B, C, D, sigma), NumPy arrays if poles were one, else tensors; in double precision.
+        It has fewer modes than rank where the Hankel singular values end, or where real poles
+        cannot be paired.
 
     Raises
     ------
@@ -138,7 +145,7 @@ def reduce_layer(
             small = reduce_system(system, rank, method, **options)
             sigma = multi_hankel_singular_values(system)
     D_out = small.D.real if real else small.D
-    found = (small.poles, small.B, small.C, D_out, sigma)
+    found = [x.clone() for x in (small.poles, small.B, small.C, D_out, sigma)]  # nobody else's
     if isinstance(poles, Tensor):
         return Layer(*found)
-    return Layer(*(np.asarray(x.cpu().numpy()) for x in found))
+    return Layer(*(x.cpu().numpy() for x in found))

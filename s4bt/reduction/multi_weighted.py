@@ -24,7 +24,7 @@ from torch import Tensor
 
 from s4bt.reduction.checks import not_negative, whole_number
 from s4bt.reduction.diagonal import as_tensor
-from s4bt.reduction.expected_error import DIGITS, MEMORY
+from s4bt.reduction.expected_error import DIGITS, FAINT, MEMORY
 from s4bt.reduction.methods import PERTURBATION, WHITE
 from s4bt.reduction.multi import multi_balanced_truncation
 from s4bt.reduction.projection import check_rank
@@ -73,12 +73,10 @@ def _sizes(x: _Modes) -> tuple[Tensor, Tensor]:
 
 
 def cross_correlation(spectrum: Tensor, white: float) -> Tensor:
-    """R (L, m, m), in units of the mean energy, with a share of white input."""
+    """R (L, m, m), with a share of white input."""
     S = spectrum.to(torch.complex128)
     L = len(S) - 1
     R = torch.fft.irfft(S, 2 * L, dim=0)[:L]
-    energy = R[0].diagonal().mean()
-    R = R / energy
     return torch.cat([R[:1] + white * torch.diag(R[0].diagonal()), R[1:]])
 
 
@@ -113,8 +111,7 @@ class _Problem:
         a = full.spectrum.logs - discount
         self.full, self.C = _Modes.of(a, full.B, R), full.C
         self.energy = self._energy()
-        # energy of a mode's answer to each single input, with weight 1
-        self.single = torch.eye(full.inputs, dtype=full.B.dtype, device=full.B.device)
+        self.own = R.diagonal(dim1=1, dim2=2).real  # correlation of each input by itself, (L, m)
 
     def _pair(self, x: _Modes, y: _Modes) -> Tensor:
         """Real inner products of (Re E, -Im E) of x and y, or complex ones of complex systems."""
@@ -142,9 +139,9 @@ class _Problem:
     def price(self, small: _Modes, exponents: Tensor) -> Tensor:
         """What a relative error of C, B and the exponents adds, per |C_n|^2, (n,)."""
         size, slopes = _sizes(small)
-        n, m = small.b.shape
-        each = _Modes.of(small.a.repeat_interleave(m), self.single.repeat(n, 1), self.R)
-        alone = _sizes(each)[0].reshape(n, m)
+        k = torch.arange(len(self.R), dtype=self.own.dtype, device=self.own.device)
+        alone = torch.exp(small.a[:, None] * k) @ self.own.to(small.a.dtype) - self.own[0] / 2
+        alone = 2 * alone.real / -torch.expm1(2 * small.a.real)[:, None]  # (n, m)
         spread = (small.b.abs().square() * alone).sum(-1)
         found = size + spread + exponents.abs().square() * slopes
         return self.eps**2 * found / (2 if self.real else 1)
@@ -158,9 +155,15 @@ class _Problem:
         price = self.price(small, a)
         price = torch.cat([price, price]) if self.real else price
         N = G + torch.diag(price.to(G.dtype))
+        # a real pole with real input weights has no imaginary part to fit
         size = N.diagonal().real
-        ridge = torch.diag((DIGITS * size).to(N.dtype))
-        x = torch.linalg.solve((N + ridge).detach(), y.detach())
+        whole = (size[: len(a)] + size[len(a) :]).repeat(2) if self.real else size
+        out = size <= FAINT**2 * whole
+        scale = torch.where(out, 0, torch.where(out, 1, size).rsqrt())
+        ridge = torch.diag(torch.where(out, 1.0, DIGITS).to(N.dtype))
+        scaled = scale[:, None] * N * scale + ridge
+        x = scale[:, None] * torch.linalg.solve(scaled.detach(), (scale[:, None] * y).detach())
+        x = x.detach()
         f = self.energy - 2 * (x.mH @ y).diagonal().sum().real
         f = f + (x.mH @ N @ x).diagonal().sum().real
         r = len(a)
@@ -168,6 +171,7 @@ class _Problem:
         return f / self.energy, C
 
 
+@torch.no_grad()
 def multi_weighted(
     system: StateSpace,
     rank: int,
@@ -198,10 +202,18 @@ def multi_weighted(
     L = len(S) - 1
     discount = 1 / (MEMORY * L)
     start = multi_balanced_truncation(full, rank)[0]
-    problem = _Problem(full, cross_correlation(S, mu), eps, discount)
+    # inputs of unit energy and input weights of unit length: units are not the optimiser's affair
+    R = cross_correlation(S, mu)
+    energy = R[0].diagonal()
+    unit = torch.where(energy > 0, energy, 1).sqrt()
+    problem = _Problem(replace(full, B=full.B * unit), R / (unit[:, None] * unit), eps, discount)
+    if not float(problem.energy) > 0:
+        return start  # nothing comes in, or nothing goes out
     least = SLOWEST / L
-    a0 = start.spectrum.logs
-    x = [torch.log(-a0.real), a0.imag, start.B.real.clone(), start.B.imag.clone()]
+    a0, b0 = start.spectrum.logs, start.B * unit
+    size = b0.norm(dim=1, keepdim=True)
+    b0 = b0 / torch.where(size > 0, size, 1)
+    x = [torch.log(-a0.real), a0.imag, b0.real, b0.imag]
     x = [t.detach().clone().requires_grad_() for t in x]
 
     def at() -> tuple[Tensor, Tensor]:
@@ -216,15 +228,13 @@ def multi_weighted(
             f.backward()
         return f
 
-    with torch.no_grad():
-        best = problem.solve(a0, start.B)
-        candidates = [(float(best[0]), a0, start.B, best[1])]
+    f, C = problem.solve(a0, b0)
+    candidates = [(float(f), a0, b0, C)]
     if iterations:
         optimiser.step(closure)
-        with torch.no_grad():
-            a, b = (t.detach() for t in at())
-            f, C = problem.solve(a, b)
-            candidates.append((float(f), a, b, C))
+        a, b = (t.detach() for t in at())
+        f, C = problem.solve(a, b)
+        candidates.append((float(f), a, b, C))
     good = [c for c in candidates if c[0] == c[0]]
     _, a, b, C = min(good, key=lambda c: c[0])
-    return replace(full, poles=torch.exp(a), B=b, C=C, log_poles=a)
+    return replace(full, poles=torch.exp(a), B=b / unit, C=C, log_poles=a)

@@ -21,6 +21,7 @@ Hankel singular values, truncated poles, B and C are the same. One input and one
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -31,7 +32,15 @@ from s4bt.reduction.diagonal import as_tensor, power_of_four
 from s4bt.reduction.peaks import highest_peak
 from s4bt.reduction.systems import DiagonalLTI
 
+CHUNK = 2**20  # numbers of a frequency response that are worked on at a time
 SHAPES = "poles (N,), B (N, m), C (p, N), D (p, m)"
+
+
+def bilinear_logarithms(a: Tensor) -> Tensor:
+    """log((1 + a/2) / (1 - a/2)); its real part keeps its digits, however small that of a is."""
+    ahead = 1 - a / 2
+    share = (2 * a.real / ahead.abs().square()).clamp_min(-1 + 1e-16)
+    return torch.complex(torch.log1p(share) / 2, torch.angle((1 + a / 2) / ahead))
 
 
 @dataclass(frozen=True)
@@ -96,12 +105,9 @@ class StateSpace:
         if self.real and bool((self.D.imag != 0).any()):
             raise ValueError("the feedthrough D of a real system must be real")
         # checks poles, step and logarithms, and keeps the latter
-        spectrum = DiagonalLTI(
-            self.poles, torch.ones_like(self.poles), self.dt, False, self.log_poles
-        )
-        object.__setattr__(self, "log_poles", spectrum.log_poles)
+        object.__setattr__(self, "log_poles", self.spectrum.log_poles)
 
-    @property
+    @cached_property
     def spectrum(self) -> DiagonalLTI:
         """The poles, as a system of one input and output with residues 1."""
         return DiagonalLTI(self.poles, torch.ones_like(self.poles), self.dt, False, self.log_poles)
@@ -176,6 +182,13 @@ class StateSpace:
         """h[k], k = 0 .. length - 1, (length, p, m); of a continuous system at t = 0, 1, 2, …"""
         return self.channels().impulse_response(length).movedim(-1, 0)
 
+    def _of_unit_gain(self) -> tuple[Self, Tensor]:
+        """The same system with gains near 1, and the power of four that they were over it."""
+        even = self.balanced_weights()
+        size = (even.B.abs().amax(1) * even.C.abs().amax(0)).max()
+        unit = power_of_four(torch.maximum(size, even.D.abs().max()))
+        return replace(even, C=even.C / unit, D=even.D / unit).balanced_weights(), unit
+
     def h2_norm(self) -> Tensor:
         """Root of the sum over outputs and inputs of the squared H2 norms of the channels.
 
@@ -188,7 +201,8 @@ class StateSpace:
                 "the H2 norm of a continuous system with a feedthrough is infinite; discretize it "
                 "first"
             )
-        full = self.with_conjugates().balanced_weights()
+        one, unit = self._of_unit_gain()
+        full = one.with_conjugates()
         a = full.spectrum.exponents
         x = a[:, None] + a.conj()
         D = -x if self.dt is None else -torch.expm1(x)
@@ -197,7 +211,7 @@ class StateSpace:
         if self.dt is not None:
             first = full.C @ full.B
             energy = energy + ((first + full.D).abs().square() - first.abs().square()).sum()
-        return energy.clamp(min=0).sqrt()
+        return energy.clamp(min=0).sqrt() * unit
 
     def hinf_norm(self, points: int = 8, zooms: int = 7) -> Tensor:
         """max over omega of the largest singular value of G(i omega).
@@ -206,20 +220,23 @@ class StateSpace:
         """
         self.spectrum.require_stable("the H-infinity norm")
         points, zooms = whole_number(points, "points", 1), whole_number(zooms, "zooms", 0)
-        one = self if self.dt is None else replace(self, dt=1.0)
-        full = one.with_conjugates()
+        one, unit = self._of_unit_gain()
+        full = (one if self.dt is None else replace(one, dt=1.0)).with_conjugates()
+        size = max(full.modes, *full.D.shape) * min(full.D.shape)
 
         def gain(omega: Tensor) -> Tensor:
-            G = full.frequency_response(omega.flatten())
-            square = G @ G.mH if self.outputs <= self.inputs else G.mH @ G
-            size = torch.linalg.eigvalsh(square)[:, -1].clamp_min(0).sqrt()
-            return size.reshape(omega.shape)
+            found = []
+            for some in omega.flatten().split(max(1, CHUNK // size)):
+                G = full.frequency_response(some)
+                square = G @ G.mH if self.outputs <= self.inputs else G.mH @ G
+                found.append(torch.linalg.eigvalsh(square)[:, -1].clamp_min(0).sqrt())
+            return torch.cat(found).reshape(omega.shape)
 
         first = full.spectrum.flatten()._first_samples(points, joint=False)
         peak = highest_peak(gain, first, zooms)[0]
         if self.dt is None:
-            peak = torch.maximum(peak, torch.linalg.matrix_norm(self.D, 2))
-        return peak
+            peak = torch.maximum(peak, torch.linalg.matrix_norm(full.D, 2))
+        return peak * unit
 
     def __sub__(self, other: Self) -> Self:
         """The error system: the modes of both, the other's C with the opposite sign."""
@@ -267,5 +284,5 @@ class StateSpace:
             poles, logs = torch.exp(a), a
         else:
             ratio, poles = step / (1 - a / 2), (1 + a / 2) / (1 - a / 2)
-            logs = torch.log1p(a / 2) - torch.log1p(-a / 2)
+            logs = bilinear_logarithms(a)
         return replace(self, poles=poles, log_poles=logs, B=self.B * ratio[:, None], dt=common)

@@ -2,6 +2,9 @@
 Hankel singular values are right to the last, and what layers of other people compute is kept.
 """
 
+import importlib
+import warnings
+
 import mpmath
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s4bt.adapters import LRU, S5, compress_layers, reduce_state
+from s4bt.reduction import multi, state_space
 from s4bt.reduction.balanced import balanced_truncation, shared_balanced_truncation
 from s4bt.reduction.gramians import hankel_singular_values
 from s4bt.reduction.layers import reduce_layer
@@ -26,6 +30,7 @@ from s4bt.reduction.residualisation import singular_perturbation
 from s4bt.reduction.state_space import StateSpace
 from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
 
+multi_weighted_module = importlib.import_module("s4bt.reduction.multi_weighted")
 KINDS = [(real, discrete) for real in (False, True) for discrete in (False, True)]
 OMEGA = np.linspace(-3, 3, 40)
 
@@ -362,3 +367,211 @@ def test_a_layer_at_the_boundary_is_refused_with_its_name():
         compress_layers(torch.nn.Sequential(torch.nn.Identity(), Layer()), 1)
     with pytest.raises(ValueError, match="has no layer with the parameters"):
         compress_layers(torch.nn.Linear(2, 2), 1)
+
+
+@pytest.mark.parametrize("real, discrete", KINDS)
+def test_a_well_conditioned_gramian_is_factorised_both_ways_alike(real, discrete, monkeypatch):
+    system = layer(11, N=12, m=8, p=9, real=real, discrete=discrete)
+    taken, keep = [], multi._well_conditioned
+
+    def counted(*arguments):
+        taken.append(keep(*arguments))
+        return taken[-1]
+
+    monkeypatch.setattr(multi, "_well_conditioned", counted)
+    small, sigma = multi_balanced_truncation(system, 5)
+    assert len(taken) == 2 and all(L is not None for L in taken)
+    monkeypatch.setattr(multi, "_well_conditioned", lambda *_: None)
+    other, values = multi_balanced_truncation(system, 5)
+    assert torch.allclose(sigma, values, rtol=1e-11, atol=0)
+    a, b = small.frequency_response(OMEGA), other.frequency_response(OMEGA)
+    assert torch.allclose(a, b, atol=1e-9 * float(a.abs().max()))
+
+
+def test_an_ill_conditioned_gramian_is_left_to_the_elimination(monkeypatch):
+    system = layer(12, N=12, m=2, p=2)
+    found, keep = [], multi._well_conditioned
+    monkeypatch.setattr(multi, "_well_conditioned", lambda *a: found.append(keep(*a)) or found[-1])
+    multi_hankel_singular_values(system)
+    assert found == [None, None]
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e200, 1e-200])
+@pytest.mark.parametrize("real, discrete", KINDS)
+def test_norms_are_those_of_the_channels_in_any_unit(real, discrete, gain):
+    system = layer(13, m=1, p=2, real=real, discrete=discrete)
+    plain, loud = (
+        StateSpace(system.poles, system.B, g * system.C, None, system.dt, real, system.log_poles)
+        for g in (1.0, gain)
+    )
+    expected = float(plain.channels().h2_norm().square().sum().sqrt())
+    assert float(loud.h2_norm()) / gain == pytest.approx(expected, rel=1e-9)
+    assert float(loud.hinf_norm()) / gain == pytest.approx(float(plain.hinf_norm()), rel=1e-9)
+    assert float(plain.hinf_norm()) >= float(plain.channels().hinf_norm().max()) * (1 - 1e-9)
+
+
+def test_a_feedthrough_counts_at_infinity_and_has_no_continuous_h2_norm():
+    system = StateSpace([-1.0], [[0.1, 0.0]], [[-0.1], [0.0]], [[5.0, 0.0], [0.0, 1.0]])
+    assert float(system.hinf_norm()) == pytest.approx(5.0, rel=1e-12)
+    with pytest.raises(ValueError, match="with a feedthrough is infinite"):
+        system.h2_norm()
+
+
+def test_norms_do_not_depend_on_how_much_is_worked_on_at_a_time(monkeypatch):
+    system = layer(14)
+    whole = system.hinf_norm()
+    monkeypatch.setattr(state_space, "CHUNK", 1)
+    assert float(system.hinf_norm()) == pytest.approx(float(whole), rel=1e-13)
+
+
+@pytest.mark.parametrize("real, discrete", KINDS)
+@pytest.mark.parametrize("silent", ["B", "C"])
+def test_a_silent_layer_stays_silent(silent, real, discrete):
+    system = layer(15, real=real, discrete=discrete)
+    parts = {"B": system.B, "C": system.C}
+    parts[silent] = torch.zeros_like(parts[silent])
+    system = StateSpace(
+        system.poles, parts["B"], parts["C"], system.D, system.dt, real, system.log_poles
+    )
+    small, sigma = multi_balanced_truncation(system, 3)
+    assert float(sigma.max()) == 0
+    assert torch.allclose(small.frequency_response(OMEGA), system.D.expand(40, 2, 3), atol=1e-14)
+    if discrete:
+        S = torch.eye(3).expand(17, 3, 3)
+        assert float((multi_weighted(system, 3, S) - system).h2_norm()) < 1e-12
+
+
+def test_a_pole_next_to_zero_is_a_pole_like_others():
+    poles = np.array([1e-200, 0.5 + 0.3j, 1e-12j, 0.9])
+    rng = np.random.default_rng(0)
+    system = StateSpace(poles, rng.normal(size=(4, 3)), rng.normal(size=(3, 4)), dt=1.0)
+    small, sigma = multi_balanced_truncation(system, 3)
+    error = float((system - small).hinf_norm())
+    assert float(sigma[3]) * (1 - 1e-9) <= error <= 2 * float(sigma[3]) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_no_order_is_taken_between_equal_values(real):
+    twins = StateSpace([-1.0, -1.0, -3.0], np.eye(3), np.diag([2.0, 2.0, 1e-9]), real=real)
+    with pytest.raises(ValueError, match="equal there; ask for another rank"):
+        multi_balanced_truncation(twins, 1)
+    assert multi_balanced_truncation(twins, 2)[0].modes == 2
+
+
+@pytest.mark.parametrize("select, norm", [(multi_energy, "h2_norm"), (multi_modal, "hinf_norm")])
+@pytest.mark.parametrize("real, discrete", KINDS)
+def test_modes_are_chosen_by_their_norms_alone(select, norm, real, discrete):
+    system = layer(16, real=real, discrete=discrete)
+    logs = system.spectrum.exponents.clone()
+    logs[:3] = logs[:3].real.to(logs)  # some real poles
+    poles = logs.exp() if discrete else logs
+    system = StateSpace(
+        poles, system.B, system.C, None, system.dt, real, logs if discrete else None
+    )
+    alone = [float(getattr(system.take(torch.tensor([n])), norm)()) for n in range(10)]
+    if select is multi_energy and real:  # what a pair makes of a sum counts by its modulus
+        R = (system.C.T[:, :, None] * system.B[:, None, :]).flatten(1)
+        pole = system.poles.imag == 0
+        size = torch.where(pole, R.real.norm(dim=1), R.norm(dim=1))
+        share = 1 - system.poles.abs() ** 2 if discrete else -2 * system.poles.real
+        alone = (size / share.sqrt()).tolist()
+    kept = select(system, 4)
+    assert set(kept.poles.tolist()) == set(system.poles[np.argsort(alone)[-4:]].tolist())
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_the_price_of_a_perturbation_is_what_it_costs_in_the_mean(real):
+    """Monte Carlo over relative errors of the output weights, input weights and exponents."""
+    rng, L, eps = np.random.default_rng(1), 24, 1e-3
+    system = layer(17, N=3, real=real, discrete=True)
+    u = rng.normal(size=(4, L, 3)).cumsum(1)
+    U = np.fft.rfft(u, 2 * L, axis=1)
+    R = multi_weighted_module.cross_correlation(
+        torch.from_numpy(np.einsum("bfi,bfj->fij", U, U.conj())), 0.0
+    )
+    problem = multi_weighted_module._Problem(system, R, eps, 0.0)
+    own = (system.spectrum.logs, system.B, system.C)
+
+    def off(x):
+        z = torch.from_numpy(rng.normal(size=(*x.shape, 2)))
+        return x * (1 + eps * torch.view_as_complex(z) / 2**0.5)
+
+    def error(a, b, C):
+        small = multi_weighted_module._Modes.of(a, b, R)
+        x, v = problem._weights(C), problem._weights(own[2])
+        whole = [problem._pair(problem.full, problem.full), problem._pair(problem.full, small)]
+        whole += [problem._pair(small, small)]
+        if not real:
+            whole = [G.conj() for G in whole]
+        square = v.mH @ whole[0] @ v - 2 * v.mH @ whole[1] @ x + x.mH @ whole[2] @ x
+        return float(square.diagonal().sum().real)
+
+    cost = problem.price(multi_weighted_module._Modes.of(own[0], own[1], R), own[0])
+    expected = float((cost * own[2].abs().square().sum(0)).sum())
+    seen = np.mean([error(*map(off, own)) for _ in range(2000)])
+    assert expected == pytest.approx(seen, rel=0.05)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_the_weighted_fit_knows_no_units(real):
+    rng, L = np.random.default_rng(2), 24
+    system = layer(18, N=8, real=real, discrete=True)
+    u = rng.normal(size=(4, L, 3)).cumsum(1)
+    unit = torch.tensor([1e-8, 1.0, 1e8], dtype=torch.float64)
+
+    def spectrum(u):
+        U = np.fft.rfft(u, 2 * L, axis=1)
+        return np.einsum("bfi,bfj->fij", U, U.conj())
+
+    plain = multi_weighted(system, 3, spectrum(u), 10)
+    other = StateSpace(
+        system.poles, system.B / unit, 1e8 * system.C, None, 0.2, real, system.log_poles
+    )
+    scaled = multi_weighted(other, 3, spectrum(u * unit.numpy()), 10)
+    a = plain.frequency_response(OMEGA) - plain.D
+    b = scaled.frequency_response(OMEGA) * unit / 1e8
+    assert torch.allclose(a, b, atol=1e-5 * float(a.abs().max()))
+
+
+def test_white_input_is_added_to_each_input_by_its_own_energy():
+    S = torch.diag(torch.tensor([1.0, 4.0])).expand(9, 2, 2)
+    plain, more = (multi_weighted_module.cross_correlation(S, mu) for mu in (0.0, 0.5))
+    assert torch.allclose(more[0], 1.5 * plain[0]) and torch.equal(more[1:], plain[1:])
+
+
+def test_results_are_nobody_elses_and_real_layers_have_a_real_feedthrough():
+    system = layer(19, discrete=True)
+    parts = [x.numpy().copy() for x in (system.poles, system.B, system.C)]
+    full = reduce_layer(*parts, np.ones((2, 3)), domain="discrete", rank=10, real=True)
+    assert full.D.dtype == np.float64
+    full.poles[:] = 0
+    full.B[:] = 0
+    assert np.abs(parts[0]).min() > 0 and np.abs(parts[1]).min() > 0
+
+
+def test_an_option_that_a_method_lacks_is_refused():
+    part = (-np.ones(3) - 1j * np.arange(3), np.ones((3, 2)), np.ones((2, 3)))
+    with pytest.raises(ValueError, match="method 'balanced' has no option spectrum: it has none"):
+        reduce_layer(*part, domain="continuous", rank=1, spectrum=1)
+    with pytest.raises(ValueError, match="its options are spectrum, iterations, perturbation"):
+        reduce_layer(*part, domain="discrete", rank=1, method="weighted", steps=1)
+
+
+def test_a_layer_that_looks_discrete_is_warned_of_once():
+    part = (-0.9 * np.ones(2) - 0.1j * np.arange(2), np.ones((2, 2)), np.ones((2, 2)))
+    for method in ("balanced", "modal", "singular-perturbation"):
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            reduce_layer(*part, domain="continuous", rank=1, method=method)
+        assert len(seen) == 1
+
+
+@given(damping=st.floats(1e-12, 10), angle=st.floats(0, 100))
+def test_bilinear_logarithms_keep_the_damping(damping, angle):
+    a = torch.tensor([complex(-damping, angle)], dtype=torch.complex128)
+    with mpmath.workdps(40):
+        x = mpmath.mpc(-damping, angle)
+        exact = mpmath.log((1 + x / 2) / (1 - x / 2))
+    found = state_space.bilinear_logarithms(a)[0]
+    assert float(found.real) == pytest.approx(float(exact.real), rel=1e-12)
+    assert float(found.imag) == pytest.approx(float(exact.imag), rel=1e-12, abs=1e-15)

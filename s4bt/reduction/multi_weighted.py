@@ -183,7 +183,8 @@ def multi_weighted(
     """Least expected output error on inputs with that cross spectrum; starts from balancing.
 
     Options as of `s4bt.reduction.weighted.weighted`; the feedthrough stays as it is. Never worse
-    than balanced truncation with its best output weights, in its own criterion.
+    than balanced truncation for inputs of equal energy, with its best output weights, in
+    its own criterion.
     Raises ValueError for a continuous system, a cross spectrum that does not fit, or a rank out of
     range; UnstableSystem.
     """
@@ -201,16 +202,17 @@ def multi_weighted(
         return full
     L = len(S) - 1
     discount = 1 / (MEMORY * L)
-    start = multi_balanced_truncation(full, rank)[0]
     # inputs of unit energy and input weights of unit length: units are not the optimiser's affair
     R = cross_correlation(S, mu)
     energy = R[0].diagonal()
     unit = torch.where(energy > 0, energy, 1).sqrt()
-    problem = _Problem(replace(full, B=full.B * unit), R / (unit[:, None] * unit), eps, discount)
+    full = replace(full, B=full.B * unit)
+    start = multi_balanced_truncation(full, rank)[0]
+    problem = _Problem(full, R / (unit[:, None] * unit), eps, discount)
     if not float(problem.energy) > 0:
-        return start  # nothing comes in, or nothing goes out
+        return replace(start, B=start.B / unit)  # nothing comes in, or nothing goes out
     least = SLOWEST / L
-    a0, b0 = start.spectrum.logs, start.B * unit
+    a0, b0 = start.spectrum.logs, start.B
     size = b0.norm(dim=1, keepdim=True)
     b0 = b0 / torch.where(size > 0, size, 1)
     x = [torch.log(-a0.real), a0.imag, b0.real, b0.imag]

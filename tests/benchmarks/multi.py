@@ -1,13 +1,16 @@
 """Layers with several inputs and outputs, beside those who reduce them today: `make bench` writes
 results/bench/mimo.csv and its figure.
 
-One thread. The rivals work with dense matrices: complex ones where they can (SciPy), else the real
-ones of order 2 N that do the same. The published reductions of LRU layers take the Gramians in
-closed form and the eigenvalues of their product; they are written here as they are printed.
-Values right: against arithmetic with 60 digits or more, of the Hermitian matrix Lp^H Q Lp.
+One thread. LRU and S5 layers put out the real part, so what is timed is the real system of order
+2 N: as real matrices for tools that take them, as conjugate pairs for formulas with complex ones.
+The complex system (poles, B, C) by itself is timed, too. The published reductions of LRU layers
+take the Gramians in closed form and the eigenvalues of their product, written here as printed.
+Values right: of complex systems, against arithmetic with 60 digits or more of Lp^H Q Lp.
 """
 
+import functools
 import importlib.metadata
+import itertools
 import warnings
 
 import matplotlib.pyplot as plt
@@ -19,12 +22,7 @@ from s4bt.reduction.layers import reduce_layer
 from s4bt.reduction.multi import multi_hankel_singular_values
 from s4bt.reduction.state_space import StateSpace
 from s4bt.study.styles import save, use_style
-from tests.benchmarks.common import (
-    OUT,
-    finish,
-    row,
-    seconds,
-)  # first, because it sets the number of threads
+from tests.benchmarks.common import OUT, finish, row, side_by_side
 
 DIGITS, RIGHT = 60, 1e-8
 # what is timed: name -> (N, m, p, r)
@@ -77,12 +75,25 @@ def exact(poles, B, C):
         return np.sort([float(mpmath.sqrt(abs(v))) for v in values])[::-1]
 
 
-def own(poles, B, C, rank=None):
+def own(poles, B, C, rank=None, real=False):
     if rank:
-        return reduce_layer(poles, B, C, domain="discrete", rank=rank)[:3]
-    return multi_hankel_singular_values(StateSpace(poles, B, C, dt=1.0)).numpy()
+        return reduce_layer(poles, B, C, domain="discrete", rank=rank, real=real)
+    return multi_hankel_singular_values(StateSpace(poles, B, C, dt=1.0, real=real)).numpy()
 
 
+def pairs(formula):
+    """A formula for complex systems, given the conjugate-closed one where the output is real."""
+
+    def of(poles, B, C, rank=None, real=False):
+        if not real:
+            return formula(poles, B, C, rank)
+        poles, B, C = np.r_[poles, poles.conj()], np.r_[B, B.conj()], np.c_[C, C.conj()] / 2
+        return formula(poles, B, C, 2 * rank if rank else None)
+
+    return of
+
+
+@pairs
 def published(poles, B, C, rank=None):
     """Gramians in closed form, eigenvalues and eigenvectors of P Q."""
     P = (B @ B.conj().T) / (1 - poles[:, None] * poles.conj())
@@ -97,6 +108,7 @@ def published(poles, B, C, rank=None):
     return small, np.linalg.solve(X, Z @ B), C @ T @ X
 
 
+@pairs
 def textbook(poles, B, C, rank=None):
     """Gramians in closed form, their Cholesky factors and the SVD.  Raises LinAlgError."""
     P = (B @ B.conj().T) / (1 - poles[:, None] * poles.conj())
@@ -111,50 +123,59 @@ def textbook(poles, B, C, rank=None):
     return small, np.linalg.solve(X, Z @ B), C @ T @ X
 
 
-def embedded(poles, B, C):
+def matrices(poles, B, C, real):
+    """Real (A, B, C): of Re(y), or of a complex system as two inputs and outputs for each."""
+
     def pair(M):
         return np.block([[M.real, -M.imag], [M.imag, M.real]])
 
+    if real:
+        return pair(np.diag(poles)), np.r_[B.real, B.imag], np.c_[C.real, -C.imag]
     return pair(np.diag(poles)), pair(B), pair(C)
 
 
+def values(sigma, real):
+    """A complex system's appear twice."""
+    return np.asarray(sigma) if real else np.asarray(sigma)[::2]
+
+
 def diagonal(A, B, C):
-    """Complex (poles, B, C) of a real system that is an embedded complex one."""
-    values, X = np.linalg.eig(A)
-    return values, np.linalg.solve(X, B), C @ X
+    poles, X = np.linalg.eig(A)
+    return poles, np.linalg.solve(X, B), C @ X
 
 
-def python_control(poles, B, C, rank=None):
+def python_control(poles, B, C, rank=None, real=False):
     import control
 
-    A, B, C = embedded(poles, B, C)
+    if rank:  # control.balanced_reduction takes every system for a continuous one
+        raise NotImplementedError("python-control reduces continuous systems only")
+    A, B, C = matrices(poles, B, C, real)
     system = control.ss(A, B, C, np.zeros((len(C), B.shape[1])), True)
-    if rank:
-        small = control.balanced_reduction(system, 2 * rank, method="truncate")
-        return diagonal(small.A, small.B, small.C)
-    return np.array(control.hankel_singular_values(system))[::2]
+    return values(control.hankel_singular_values(system), real)
 
 
-def pymor(poles, B, C, rank=None):
+def pymor(poles, B, C, rank=None, real=False):
     from pymor.core.logger import set_log_levels
     from pymor.models.iosys import LTIModel
     from pymor.reductors.bt import BTReductor
 
     set_log_levels({"pymor": "ERROR"})
-    model = LTIModel.from_matrices(*embedded(poles, B, C), sampling_time=1)
+    model = LTIModel.from_matrices(*matrices(poles, B, C, real), sampling_time=1)
     if rank:
-        return diagonal(*BTReductor(model).reduce(2 * rank).to_matrices()[:3])
-    return model.hsv()[::2]
+        A, B, C, _, E = BTReductor(model).reduce(2 * rank).to_matrices()
+        if E is not None:
+            A, B = np.linalg.solve(E, A), np.linalg.solve(E, B)
+        return diagonal(A, B, C)
+    return values(model.hsv(), real)
 
 
-def slycot(poles, B, C, rank=None):
+def slycot(poles, B, C, rank=None, real=False):
     from slycot import ab09ad
 
-    A, B, C = embedded(poles, B, C)
-    nr, A, B, C, sigma = ab09ad(
-        "D", "B", "N", len(A), B.shape[1], len(C), A, B, C, nr=2 * rank if rank else len(poles)
-    )
-    return diagonal(A[:nr, :nr], B[:nr], C[:, :nr]) if rank else sigma[::2]
+    A, B, C = matrices(poles, B, C, real)
+    order = 2 * rank if rank else len(A)
+    nr, A, B, C, sigma = ab09ad("D", "B", "N", len(A), B.shape[1], len(C), A, B, C, nr=order)
+    return diagonal(A[:nr, :nr], B[:nr], C[:, :nr]) if rank else values(sigma, real)
 
 
 TOOLS = {
@@ -177,42 +198,49 @@ def installed() -> dict:
     return found
 
 
-def worst_error(layer, small) -> float:
+def worst_error(layer, small, real, poles_in_pairs) -> float:
     """Largest H-infinity error seen: on a grid of frequencies with a point near every pole."""
     (a, B, C), (x, Br, Cr) = layer, small
-    omega = np.concatenate([np.angle(a), np.linspace(-np.pi, np.pi, 400)])
-    z = np.exp(-1j * omega)[:, None]
+    omega = np.concatenate([np.angle(a), -np.angle(a), np.linspace(-np.pi, np.pi, 400)])
 
     def response(poles, B, C):
-        return (C / (1 - poles * z)[:, None]) @ B
+        return (C / (1 - poles * np.exp(-1j * omega)[:, None])[:, None]) @ B
 
-    # the embedded system holds the complex one in its first half of inputs, as u + i 0
+    def of_real_part(poles, B, C):
+        return (response(poles, B, C) + response(poles.conj(), B.conj(), C.conj())) / 2
+
     p, m = len(C), B.shape[1]
-    cut = response(x, Br, Cr)
-    if cut.shape[1] > p:
+    whole = (of_real_part if real else response)(a, B, C)
+    cut = (response if poles_in_pairs or not real else of_real_part)(x, Br, Cr)
+    if cut.shape[1] > p:  # inputs and outputs in two parts, of which u + i 0 is the first
         cut = cut[:, :p, :m] + 1j * cut[:, p:, :m]
-    return float(np.linalg.norm(response(a, B, C) - cut, 2, axis=(1, 2)).max())
+    return float(np.linalg.norm(whole - cut, 2, axis=(1, 2)).max())
 
 
 def speed(rows: list[dict]) -> dict:
     took: dict = {}
-    for size, (N, m, p, r) in SIZES.items():
-        layer = ring(N, m, p)
-        bound = 2 * own(*layer)[r:].sum()
+    for (size, (N, m, p, r)), real in itertools.product(SIZES.items(), (True, False)):
+        layer, kind = ring(N, m, p), "Re(y)" if real else "complex y"
+        bound = 2 * own(*layer, real=real)[2 * r if real else r :].sum()
+        runs, shares = {}, {}
         for name, tool in installed().items():
-            what = f"{size}, m = {m}, p = {p}, to {r}, diagonalised: {name}"
             try:
-                took[size, name] = seconds(lambda t=tool: t(*layer, r), 3 if name == "s4bt" else 1)
-                share = worst_error(layer, tool(*layer, r)) / bound
+                small = tool(*layer, r, real)
             except Exception as failure:
-                print(f"{what}: {type(failure).__name__}: {failure}")
+                print(f"{size}, {kind}, {name}: {type(failure).__name__}: {failure}")
                 continue
-            rows.append(row(what, took[size, name], "s"))
-            rows.append(row(f"{what}: error over the bound", share, "ratio"))
-        for name in installed():
-            if name != "s4bt" and (size, name) in took:
-                over = took[size, "s4bt"] / took[size, name]
-                rows.append(row(f"{size}: s4bt's time over that of {name}", over, "ratio", 1.0))
+            shares[name] = worst_error(layer, small[:3], real, name != "s4bt") / bound
+            runs[name] = functools.partial(tool, *layer, r, real)
+        for name, best in side_by_side(runs).items():
+            what = f"{size}, {kind}, m = {m}, p = {p}, to {r}, diagonalised: {name}"
+            took[f"{size}, {kind}", name] = best
+            rows.append(row(what, best, "s"))
+            rows.append(row(f"{what}: error over the bound", shares[name], "ratio"))
+        for name in runs:
+            if name != "s4bt":
+                over = took[f"{size}, {kind}", "s4bt"] / took[f"{size}, {kind}", name]
+                what = f"{size}, {kind}: s4bt's time over that of {name}"
+                rows.append(row(what, over, "ratio", 1.0 if real else None))
     return took
 
 
@@ -242,12 +270,13 @@ KINDS = ("ring", "clustered", "scaled", "near-unobservable")
 def draw(took: dict, found: dict) -> None:
     use_style()
     figure, axes = plt.subplots(1, 2, figsize=(11, 3), width_ratios=(1, 1.6))
-    names = [name for name in installed() if (next(iter(SIZES)), name) in took]
-    for k, size in enumerate(SIZES):
+    sizes = list(dict.fromkeys(size for size, _ in took))
+    names = list(dict.fromkeys(name for _, name in took))
+    for k, size in enumerate(sizes):
         times = [took.get((size, name), np.nan) for name in names]
-        at = np.arange(len(names)) + 0.4 * k
-        axes[0].barh(at, times, 0.36, label=size, color=str(0.35 + 0.35 * k))
-    axes[0].set_yticks(np.arange(len(names)) + 0.2, names, fontsize=7)
+        at = np.arange(len(names)) + 0.2 * k
+        axes[0].barh(at, times, 0.18, label=size, color=str(0.2 + 0.2 * k))
+    axes[0].set_yticks(np.arange(len(names)) + 0.3, names, fontsize=7)
     axes[0].set(xscale="log", xlabel="seconds, one thread")
     axes[0].invert_yaxis()
     axes[0].legend(fontsize=7)

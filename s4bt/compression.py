@@ -243,7 +243,8 @@ def compress(
     Warns
     -----
     FragileLayer
-        If terms of a layer exceed their sum a hundredfold, or its |D| the old ones tenfold.
+        If terms of a reduced layer exceed their sum a hundredfold, or if its |D| exceeds tenfold
+        both 1 and the old ones.
 
     Raises
     ------
@@ -275,7 +276,8 @@ def compress(
         block.dss = layer
         report.append({"layer": number, "rank": r, **row})
         u = None if u is None else through(block, u)
-    _warn_of_fragile(report, entry)
+    cut = [row for row, dss in zip(report, old, strict=True) if row["rank"] < dss.state]
+    _warn_of_fragile(cut, entry)
     for before, after in zip(model.modules(), new.modules(), strict=True):
         after.training = before.training
     return new, report

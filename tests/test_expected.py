@@ -8,6 +8,7 @@ import torch
 
 from s4bt.reduction.dispatch import reduce
 from s4bt.reduction.expected_error import MEMORY, Problem, damping_range, discounted, evaluate
+from s4bt.reduction.gramians import PrecisionWarning
 from s4bt.reduction.inner_products import Target, output_energy
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.reduction.variable_projection import system_at
@@ -147,3 +148,59 @@ def test_channels_that_share_no_poles_are_refused_by_the_shared_fit():
     other = kernel.take(torch.tensor([[0, 1, 2], [0, 1, 3], [0, 1, 2]]))
     with pytest.raises(ValueError, match="the channels share no poles"):
         reduce(other, 2, "weighted-shared", spectrum=torch.ones(H, L + 1))
+
+
+KINDS = [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1)]
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+@pytest.mark.parametrize("eps, discount", [(0.0, 0.0), (0.1, 0.0), (0.0, 0.02), (0.1, 0.02)])
+@pytest.mark.parametrize("real, discrete, coloured", KINDS)
+def test_the_descent_is_half_of_minus_the_gradient(real, discrete, coloured, eps, discount, shared):
+    rng = np.random.default_rng(5)
+    system = layer(4) if discrete else layer(4).to_continuous()
+    system = replace(system, real=bool(real), feedthrough=None)
+    r = correlation(inputs(6)) if coloured else None
+    steps = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64) if shared else None
+    target = Target.of(discounted(system, discount), r)
+    problem = Problem(target, eps, (1e-6, 100.0), steps, discount)
+    sets, size = (1 if shared else H), 1e-6
+    alpha = torch.tensor(0.3 * rng.normal(size=(sets, 2)) - 1)
+    omega = torch.tensor(2 * rng.normal(size=(sets, 2)))
+    found, unit = evaluate(problem, alpha, omega).descent, torch.hypot(alpha.exp(), omega)
+    for j in range(2):
+        e = torch.zeros_like(alpha)
+        e[:, j] = size
+        moves = (
+            ((alpha + e, omega), (alpha - e, omega)),
+            (
+                (alpha, omega + e * unit),
+                (alpha, omega - e * unit),
+            ),
+        )
+        for k, (up, down) in enumerate(moves):
+            slope = (evaluate(problem, *up).f - evaluate(problem, *down).f) / (2 * size)
+            assert torch.allclose(-slope / 2, found[:, 2 * k + j], atol=1e-6 * found.abs().max())
+
+
+def test_shared_poles_so_fast_that_they_underflow_are_the_same_in_all_channels():
+    poles = torch.tensor([-0.3 + 1j, -0.1 - 2j, -1500, -2500 + 3j], dtype=torch.complex128)
+    residues = torch.randn(H, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    residues = torch.view_as_complex(residues) * torch.tensor([0.1, 0.1, 3000, 4000])
+    system, dt = DiagonalLTI(poles.expand(H, 4), residues), torch.tensor([1.0, 0.1, 0.02])
+    S = torch.rand(H, L + 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    small = reduce(system, 2, "weighted-shared", dt, spectrum=S)
+    kernel = reduce(system.discretize(dt), 2, "weighted-shared", spectrum=S)
+    h, wanted = (x.impulse_response(30) for x in (small.discretize(dt), kernel))
+    assert torch.allclose(h, wanted, atol=1e-9 * float(wanted.abs().max()))
+
+
+def test_single_precision_kernels_share_their_poles_too():
+    kernel, S = layer(7), torch.ones(H, L + 1)
+    single = replace(
+        kernel.to(torch.complex64), dt=kernel.dt.float(), log_poles=kernel.logs.to(torch.complex64)
+    )
+    with pytest.warns(PrecisionWarning):
+        small = reduce(single, 2, "weighted-shared", spectrum=S)
+    wanted = reduce(kernel, 2, "weighted-shared", spectrum=S)
+    assert torch.allclose(small.impulse_response(L), wanted.impulse_response(L), atol=1e-4)

@@ -209,3 +209,14 @@ def test_the_impulse_response_of_discrete_poles_has_a_gradient(real):
         lambda p: DiagonalLTI(p, residues.detach(), dt=1.0, real=real).impulse_response(6),
         shifted.requires_grad_(),
     )
+
+
+@pytest.mark.parametrize("damping", [1e-6, 1e-8, 1e-10, 1e-12])
+def test_a_resonance_of_a_slow_mode_has_all_digits(damping):
+    angle = np.random.default_rng(0).uniform(0.1, 3, 50)
+    log = torch.tensor(-damping + 1j * angle)[:, None]
+    one = DiagonalLTI(torch.exp(log), torch.ones(50, 1), dt=1.0, real=False, log_poles=log)
+    at = torch.tensor(angle + damping / 3)[:, None]
+    offset = (at[:, 0] - torch.tensor(angle)).numpy()
+    wanted = torch.tensor(-1 / np.expm1(-damping - 1j * offset))
+    assert torch.allclose(one.frequency_response(at)[:, 0], wanted, rtol=1e-12)

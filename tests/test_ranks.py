@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import random_system
@@ -9,6 +10,7 @@ from conftest import random_system
 from s4bt.reduction.balanced import bt_discrete, order_kept
 from s4bt.reduction.gramians import hankel_singular_values
 from s4bt.reduction.ranks import budget, by_bound, by_energy, energy_adaptive, layer_adaptive
+from s4bt.reduction.systems import DiagonalLTI
 
 
 def layers():
@@ -105,3 +107,16 @@ def test_a_budget_beats_the_even_spread():
 def test_rules_that_cannot_be_kept_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_channel_that_receives_nothing_counts_nothing():
+    rng = np.random.default_rng(0)
+    poles = np.tile(-rng.uniform(0.05, 1.5, 6) + 1j * rng.normal(size=6), (3, 1))
+    residues = rng.normal(size=(3, 6)) + 1j * rng.normal(size=(3, 6))
+    kernel = DiagonalLTI(poles, residues).discretize(torch.tensor([0.05, 0.1, 0.3]))
+    S = torch.tensor(rng.uniform(size=(3, 25)))
+    silent = S.clone()
+    silent[1] = 0
+    for total in (4, 6, 8):
+        found = budget(total)([kernel, kernel], [silent, S])
+        assert found == budget(total)([kernel.select(torch.tensor([0, 2])), kernel], [S[[0, 2]], S])

@@ -581,3 +581,14 @@ def test_the_registry_says_which_methods_keep_poles_tied(method):
     small = reduce(shared(1), 3, method, DT, **options(method))
     same = torch.equal(small.poles, small.poles[:1].expand_as(small.poles))
     assert same == METHODS[method].tied
+
+
+def test_energy_keeps_what_is_heard():
+    """|w|^2 / (1 - |lambda|^2), and of a real pole of a real system only Re w."""
+    poles = torch.tensor([0.9 + 0j, 0.5 + 0.2j, 0.2 + 0.1j], dtype=torch.complex128)
+    loud = torch.tensor([10j, 1.0, 1.05], dtype=torch.complex128)
+    assert reduce(DiagonalLTI(poles, loud, dt=1.0), 1, "energy").poles == poles[1]
+    assert reduce(DiagonalLTI(poles, loud, dt=1.0, real=False), 1, "energy").poles == poles[0]
+    # the modes' H2 norms, 1.05 / sqrt(0.95) < 1 / sqrt(0.71), where their gains are the other way
+    alone = [DiagonalLTI(poles[i : i + 1], loud[i : i + 1], dt=1.0, real=False) for i in (1, 2)]
+    assert alone[0].h2_norm() > alone[1].h2_norm()

@@ -10,8 +10,8 @@ from s4bt.compression import FragileLayer
 from s4bt.reduction.quality import cancellation
 from s4bt.reduction.systems import DiagonalLTI
 from s4bt.study.care import CONDITIONS, RETRAINED, best, losses, of_choice, robust_losses
-from s4bt.study.robustness import perturbed, twice_as_long
-from s4bt.tasks import Split
+from s4bt.study.robustness import perturbed, robustness, twice_as_long
+from s4bt.tasks import Dataset, Info, Split
 from s4bt.tasks.listops import CODE, show
 
 VALUES = {
@@ -70,7 +70,7 @@ def test_texts_are_repeated_and_pictures_get_background():
 def test_a_perturbed_copy_moves_every_number_of_the_layers_and_no_other():
     model = S4Model(11, 4, layers=2, width=4, state=8)
     before = {name: p.clone() for name, p in model.named_parameters()}
-    one, again, other = perturbed(model, 0), perturbed(model, 0), perturbed(model, 1)
+    one, again, other = (perturbed(model, [seed]) for seed in (0, 0, 1))
     for (name, p), q, r in zip(one.named_parameters(), again.parameters(), other.parameters()):
         old = before[name]
         assert torch.equal(dict(model.named_parameters())[name], old) and torch.equal(p, q)
@@ -126,3 +126,49 @@ def test_losses_are_against_the_untruncated_model_of_the_same_seed_and_task():
         table.append(same | {"arm": "one-shot", "method": "modal", "rank": 4} | cut)
     found = robust_losses(pd.DataFrame(table)).loc[("modal", 4)]
     assert found["longer"] == pytest.approx((15 + 10) / 2) and found["cancellation"] == 3
+
+
+def test_a_layer_that_is_kept_whole_is_not_called_fragile(recwarn):
+    torch.manual_seed(0)
+    model = S4Model(11, 4, layers=1, width=4, state=3)
+    with torch.no_grad():
+        model.dss_layers()[0].W.copy_(
+            torch.tensor([1e4, -1e4, 1e-3])[None, :, None].expand(4, 3, 2)
+        )
+        model.dss_layers()[0].Lambda_im.zero_()
+    with pytest.warns(FragileLayer):
+        compress(model, 2, "modal")
+    recwarn.clear()
+    compress(model, 3, "modal")
+    assert not [w for w in recwarn if issubclass(w.category, FragileLayer)]
+
+
+def test_only_the_split_that_is_named_is_asked():
+    """A model that answers 0 is right on one split, and wrong on the others."""
+
+    class Zero(S4Model):
+        def forward(self, x, lengths=None):
+            return torch.tensor([[1.0, 0.0]]).expand(len(x), 2)
+
+    x, lengths = np.ones((4, 6), np.uint8), np.full(4, 6, np.int32)
+    right = {"train": 1, "val": 0, "test": 1}
+    splits = {k: Split(x, lengths, np.full(4, v, np.int64)) for k, v in right.items()}
+    data, model = Dataset(Info(5, 2), splits), Zero(5, 2, layers=1, width=2, state=2)
+    for name, value in (("val", 1.0), ("test", 0.0)):
+        found = robustness(model, "text", data, name, 0, 2)
+        assert found == {"as_is": value, "longer": value, "perturbed": value}
+
+
+def test_every_task_split_and_copy_is_perturbed_by_numbers_of_its_own(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "s4bt.study.robustness.perturbed", lambda model, seed: drawn.append(seed) or model
+    )
+    x, lengths = np.ones((2, 6), np.uint8), np.full(2, 6, np.int32)
+    splits = {k: Split(x, lengths, np.zeros(2, np.int64)) for k in ("train", "val", "test")}
+    data, model = Dataset(Info(5, 2), splits), S4Model(5, 2, layers=1, width=2, state=2)
+    for task in ("text", "image"):
+        for name in ("val", "test"):
+            for seed in (0, 1):
+                robustness(model, task, data, name, seed, 2)
+    assert len(set(drawn)) == len(drawn) == 16

@@ -26,7 +26,7 @@ from s4bt.reduction.systems import DiagonalLTI
 FAINT = 1e-6
 DIGITS = 1e-12  # of a Gram matrix, relative: smaller parts of it are taken for rounding
 MORE = 10.0  # times as much, where that is not enough to factorise it
-MEMORY = 4  # sequences later an error counts 1/e^2
+MEMORY = 4  # at so many sequences' lag the energy of an error counts 1/e^2
 MEMORIES = 20  # a mode may be so many times slower or faster than all modes of the system
 IMPULSE = 40.0  # damping per step: exp(-40) is an impulse
 CONSTANT = 1e-3  # decay over the whole sequence: a constant
@@ -58,14 +58,16 @@ class Problem:
 
     target: the systems `discounted`, and their inputs. damping_range: of -Re a. steps (B): the
     systems share one set of poles lambda, and a = lambda steps; None: each has its own.
-    perturbation = eps adds the expected squared error when every number is stored with the relative
-    error eps:
+    perturbation = eps adds the expected squared error when every number has a relative error of
+    root mean square eps, complex for residues and exponents:
 
-        eps^2 (sum_n |v_n|^2 (||E_n||^2 + |a_n|^2 ||t E_n||^2) + d^2 ||impulse||^2
+        eps^2 (sum_n |v_n|^2 (||E_n||^2 + |a_n|^2 ||t E_n||^2) / 2 + d^2 ||impulse||^2
                + ||Re sum_n v_n a_n t E_n||^2)
 
-    of residues, exponents, the feedthrough and the step, which moves all exponents together.
-    discount: what happens t later counts exp(-2 discount t), so E_n = exp((a_n - discount) t).
+    of residues, exponents, the fitted feedthrough and the step, which moves all exponents together.
+    (The 1/2: an error of any phase shows with half its energy in the real part. A real pole, whose
+    error is real, is charged half of what it should be.)
+    discount: of kernels at lag t, by exp(-discount t), so E_n = exp((a_n - discount) t).
     """
 
     target: Target
@@ -83,7 +85,7 @@ class Problem:
         correlation: Tensor | None = None,
         steps: Tensor | None = None,
     ) -> Problem:
-        """To fit a flat batch; length: of sequences, MEMORY of which later errors count 1/e^2."""
+        """To fit a flat batch; length: of sequences, at MEMORY of which an error counts 1/e^2."""
         discount = 0.0 if length is None else 1 / (MEMORY * length)
         target = Target.of(discounted(system, discount), correlation)
         return cls(target, perturbation, damping_range(system, length), steps, discount)

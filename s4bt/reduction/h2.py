@@ -1,6 +1,6 @@
-"""Locally H2-optimal reduction: the nearest kernel in the sum of squares.
+"""`h2`: the kernel with the least expected error for white inputs; with eps = 0 the H2-optimal.
 
-At a minimum G_r(-conj mu) = G(-conj mu), and the derivatives agree, too, for every pole mu of G_r
+With eps = 0, G_r(-conj mu) = G(-conj mu), and the derivatives agree, too, for every pole mu
 (Meier & Luenberger 1967; Gugercin, Antoulas & Beattie 2008); for a discrete system at 1 / conj mu.
 It is the fit of `variable_projection` with white inputs.
 """
@@ -27,11 +27,13 @@ def h2(
     iterations: int = ITERATIONS,
     perturbation: float = PERTURBATION,
 ) -> DiagonalLTI:
-    """Locally H2-optimal: least ||G - G_r||_H2 near balanced truncation.
+    """Least expected ||G - G_r||_H2 near balanced truncation.
 
-    (Meier & Luenberger 1967) For diagonal layers: Sakamoto & Sato 2025. perturbation: the relative
-    error of residues, exponents and steps that the fit allows for. length: of the sequences, if
-    what comes much later need not count; of discrete systems only.
+    (Meier & Luenberger 1967) For diagonal layers: Sakamoto & Sato 2025. perturbation: eps, the
+    relative error of residues, exponents and steps that the fit allows for; 0: locally H2-optimal.
+    length: of the sequences, if kernels count exp(-k / (4 length)) at lag k, so that modes which
+    outlast the sequences do not rule the fit; of discrete systems only. iterations: at most so many
+    steps of the best start, after a few of every start.
     Raises as `balanced_truncation`, and ValueError for options that are no such numbers.
     """
     iterations = whole_number(iterations, "iterations", 0)

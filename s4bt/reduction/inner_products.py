@@ -165,11 +165,12 @@ class Target:
         )
 
     def mode_energies(self) -> Tensor:
-        """Energy of the output of every complex mode alone, (B, N)."""
+        """Energy of the output of every complex mode alone, (B, N); as `modal.mode_norms`."""
         N = self.poles.shape[-1] // (2 if self.real else 1)
         a, w, phi = self.poles[:, :N], self.weights[:, :N], self.at.one[:, :N]
         damping = -torch.expm1(2 * a.real) if self.discrete else -2 * a.real
-        return w.abs().square() * 2 * phi.real / damping
+        heard = torch.where(a.imag == 0, w.real, w) if self.real else w
+        return heard.abs().square() * 2 * phi.real / damping
 
     def _with(self, a: Tensor, at: Half) -> tuple[Tensor, Tensor]:
         """Twice the products of E_n and t E_n with the response, (B, r) each, complex."""

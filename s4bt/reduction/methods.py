@@ -11,7 +11,8 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Defaults of the fits, chosen on validation data (notebooks/pipeline/60_compare).
+# Defaults of the fits, chosen on validation data (notebooks/pipeline/25_choose, 60_compare). One
+# share of white input for both, that of `weighted`: it describes the inputs, not the fit.
 PERTURBATION = 0.002  # relative error of every number that they allow for
 SHARED_PERTURBATION = 0.005  # the same of poles that all channels share
 WHITE = 0.1  # share of white input beside what a layer receives
@@ -145,7 +146,7 @@ _ALL = (
     Method(
         "h2",
         "h2.h2",
-        "the nearest kernel in the sum of squares, a local optimum",
+        "the least expected error for white inputs, a local optimum",
         balances="kernel",
         colour="#d986b5",
         marker="p",
@@ -163,7 +164,7 @@ _ALL = (
     Method(
         "weighted",
         "weighted.weighted",
-        "the least output error on what the layer receives",
+        "the least expected output error on what the layer receives",
         balances="kernel",
         colour="#d55e00",
         marker="*",

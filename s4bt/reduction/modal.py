@@ -26,9 +26,14 @@ def modal_scores(system: DiagonalLTI) -> Tensor:
 
 
 def mode_norms(system: DiagonalLTI) -> Tensor:
-    """H2 norm of every complex mode alone, (..., N): |w| / sqrt(1 - |lambda|^2)."""
+    """H2 norm of every complex mode alone, (..., N): |w| / sqrt(1 - |lambda|^2).
+
+    Of a real pole of a real system only Re w is heard.
+    """
     damping = -2 * system.poles.real if system.dt is None else -torch.expm1(2 * system.logs.real)
-    return system.residues.abs() / damping.sqrt()
+    w = system.residues
+    heard = torch.where(system.poles.imag == 0, w.real, w) if system.real else w
+    return heard.abs() / damping.sqrt()
 
 
 def modal(system: DiagonalLTI, rank: int) -> DiagonalLTI:

@@ -133,7 +133,8 @@ def cancellation(kernel: DiagonalLTI, length: int) -> Tensor:
 
     k = 0 .. length - 1.
 
-    1 where there is nothing to cancel; a relative error eps of the terms may become that many eps.
+    About 1 where nothing cancels; more, too, where one term is large only while its phase hides it.
+    A relative error eps of the terms may become that many eps.
     """
     terms = kernel.residues.abs().sum(-1)
     h = replace(kernel, feedthrough=None).impulse_response(length).abs().amax(-1)

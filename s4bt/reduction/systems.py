@@ -97,9 +97,19 @@ class DiagonalLTI(DiagonalBatch):
         return gain + self.feedthrough[..., None]
 
     def _resolvents(self, omega: Tensor) -> Tensor:
-        """Frequency responses of the single modes with residue 1, (..., N, M)."""
+        """Frequency responses of the single modes with residue 1, (..., N, M), with all digits."""
         if self.dt is None:
             return 1 / (1j * omega[..., None, :] - self.poles[..., None])
+        theta = omega * per_batch(self.dt, self.poles)
+        return -1 / torch.expm1(self.logs[..., None] - 1j * theta[..., None, :])
+
+    def _quick_resolvents(self, omega: Tensor) -> Tensor:
+        """The same in real arithmetic, twice as fast.
+
+        Near resonance the relative error is 1e-16 / damping.
+        """
+        if self.dt is None:
+            return self._resolvents(omega)
         # 1 / (1 - exp(x)) = 1/2 - 1/(2 tanh(x/2)), x = log lambda - i theta, and the tangents' sum
         theta = omega * per_batch(self.dt, self.poles)
         cosine, sine = torch.cos(theta / 2)[..., None, :], torch.sin(theta / 2)[..., None, :]
@@ -190,8 +200,9 @@ class DiagonalLTI(DiagonalBatch):
         def gain(omega: Tensor) -> Tensor:
             flat = omega.flatten(1)
             if not joint:
-                return full.frequency_response(flat).abs().reshape(omega.shape)
-            basis = first._resolvents(flat[0])  # (N, M)
+                G = (full.residues[..., None, :] @ full._quick_resolvents(flat))[..., 0, :]
+                return (G + full.feedthrough[..., None]).abs().reshape(omega.shape)
+            basis = first._quick_resolvents(flat[0])  # (N, M)
             G = full.residues @ basis + self.feedthrough[:, None]  # (H, M)
             return G.abs().square().sum(0).sqrt().reshape(omega.shape)
 
@@ -226,7 +237,8 @@ class DiagonalLTI(DiagonalBatch):
         """
         if self.dt is None:
             raise ValueError("the system is continuous already")
-        gone = self.poles == 0
+        # one that underflowed to 0 still has its logarithm
+        gone = (self.poles == 0) & (self.log_poles is None)
         step = per_batch(self.dt, self.poles)
         a = torch.where(gone, -1.0, self.logs)
         residues, direct = self.residues.masked_fill(gone, 0), self.feedthrough

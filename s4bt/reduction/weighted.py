@@ -9,9 +9,10 @@ K     kernels, for all time
     mu mean(S) ||K - K_r||^2        the same of white inputs with a share mu of the energy, plus
     what a relative error eps of every number of K_r adds to it in expectation
 
-The first two are one sum with r[0] (1 + mu) for r[0], in closed form (`inner_products`). Without
-mu nothing holds the kernel at frequencies that the sequences lack, such as those of longer ones;
-without eps large terms cancel, and no number of the fit may change.
+The first two are one sum with r[0] (1 + mu) for r[0], in closed form (`inner_products`). All three
+are of kernels discounted by exp(-k / (4 L)) at lag k, so what lasts many sequences counts less.
+Without mu nothing holds the kernel at frequencies that the sequences lack, such as those of longer
+ones; without eps large terms cancel, and no number of the fit may change.
 """
 
 from __future__ import annotations
@@ -38,20 +39,21 @@ from s4bt.reduction.variable_projection import (
 )
 
 ROUNDING = 1e-12  # of a spectrum, relative
-SAME = 1e-9  # relative difference of poles that are the same
+SAME = 1e-9  # relative difference of poles that are the same, or eight roundings, if that is more
 
 
 def autocorrelation(spectrum: Tensor) -> tuple[Tensor, Tensor]:
-    """r (H, L) with r[0] = 1, of the spectrum (H, L + 1), and the root of r[0] (H,).
+    """r (H, L) with r[0] = 1, of the spectrum (H, L + 1), and the root of r[0] (H,); 0 of nothing.
 
     Between its samples the spectrum of sequences of length L is sum_k r[k] cos(k omega). Numbers
     that are no such spectrum can be negative there: they get as much white input as mends that.
     """
     L, largest = spectrum.shape[-1] - 1, spectrum.amax(-1, keepdim=True)
-    r = torch.fft.irfft(spectrum / largest, 2 * L)[:, :L]
+    r = torch.fft.irfft(spectrum / torch.where(largest > 0, largest, 1), 2 * L)[:, :L]
     lowest = torch.fft.hfft(r, 8 * L).amin(-1)
     r[:, 0] += torch.where(lowest < -ROUNDING * r[:, 0], -lowest, 0)
-    return r / r[:, :1], (r[:, 0].sqrt() * largest[:, 0].sqrt())
+    first = torch.where(r[:, :1] > 0, r[:, :1], 1)
+    return r / first, (r[:, 0].sqrt() * largest[:, 0].sqrt())
 
 
 def checked_spectrum(system: DiagonalLTI, spectrum: Tensor | None) -> Tensor:
@@ -120,8 +122,10 @@ def weighted(
 
     spectrum: (H, L + 1), mean of |rfft(u_h, 2 L)|^2 over sequences of a layer's inputs. white: mu,
     the energy of white inputs beside them, as a share of theirs. perturbation: eps, the relative
-    error of every number that the fit allows for. The reduced system has a feedthrough. Starts from
-    `bt_discrete` and `energy`, and keeps the best of each channel.
+    error of every number that the fit allows for. iterations: at most so many steps of the best
+    start, after a few of every start; they end when what is left of them hardly pays. The reduced
+    system has a feedthrough. Starts from `bt_discrete` and `energy`, and keeps the best of each
+    channel.
     Raises ValueError if the spectrum is missing, of the wrong shape, negative, not finite or zero
     in a channel; else as `bt_discrete`.
     """
@@ -138,14 +142,17 @@ def weighted(
     return fitted(system, rank, fit)
 
 
-def shared_poles(kernel: DiagonalLTI) -> tuple[Tensor, Tensor]:
+def shared_poles(kernel: DiagonalLTI, digits: float = 0.0) -> tuple[Tensor, Tensor]:
     """The poles (1, N) of the continuous layer that a kernel (H, N) comes from, and its steps (H,).
+
+    digits: relative rounding of the kernel's numbers.
 
     Raises ValueError if the channels do not share their poles.
     """
     steps = as_tensor(kernel.dt).to(kernel.poles.real).expand(len(kernel.poles))
     poles = kernel.logs / steps[:, None]
-    if bool(((poles - poles[:1]).abs() > SAME * poles.abs()).any()):
+    same = max(SAME, 8 * digits)
+    if bool(((poles - poles[:1]).abs() > same * poles.abs()).any()):
         raise ValueError(
             "the channels share no poles (logarithm of the discrete pole over the step); weighted "
             "gives every channel its own"
@@ -171,7 +178,7 @@ def weighted_shared(
     options = _Options.of(system, spectrum, iterations, perturbation, white)
     rank = check_rank(rank, system.modes)
     full = promoted(system)
-    poles, steps = shared_poles(full)
+    poles, steps = shared_poles(full, torch.finfo(system.poles.dtype).eps)
     full.require_stable("balancing")
     if rank == full.modes:
         return full

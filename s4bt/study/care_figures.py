@@ -13,7 +13,7 @@ from s4bt.study.styles import method_style
 CONDITIONS = {  # of `robustness` and of retraining, with colour and marker
     "as_is": ("as it is", "#333333", "o"),
     "longer": ("inputs twice as long", "#0173b2", "s"),
-    "perturbed": ("numbers off by 1 %", "#d55e00", "^"),
+    "perturbed": ("stored numbers off by 1 %", "#d55e00", "^"),
     "whole": ("retrained, whole", "#029e73", "D"),
     "dss": ("retrained, DSS only", "#cc78bc", "v"),
 }
@@ -45,7 +45,7 @@ def careful(axes, lost: pd.DataFrame, chosen: dict[str, dict[str, float]]) -> No
 def robust(axes, lost: pd.DataFrame) -> None:
     """Points lost by every method under three conditions, one panel for each rank.
 
-    lost: of `truncation.robust_losses`, by method and rank.
+    lost: of `care.robust_losses`, by method and rank.
     """
     ranks = sorted(set(lost.index.get_level_values("rank")))
     names = [name for name in METHODS if name in lost.index]

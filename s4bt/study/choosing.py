@@ -45,7 +45,7 @@ def choose_run(run: dict, folder: Path, progress, _: Path) -> dict:
     """Validation accuracy of a model as it is, longer, perturbed, and at the end of retraining.
 
     Retraining, of the first method and every eps: the whole network, and its DSS parameters in a
-    random one, at the middle one of the learning rates.
+    random one, at the middle one of the learning rates, of two the larger.
     """
     model, dataset, sequences, grid = start_of(run)
     row = {key: run.get(key) for key in ("arm", "method", "seed", "perturbation", "white")}

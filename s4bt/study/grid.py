@@ -42,8 +42,8 @@ Share = Annotated[float, Field(ge=0)]
 class Choice(Section):
     """How careful fits are, tried on validation data of the first seed, at one rank.
 
-    perturbations: relative errors of every number that `weighted` allows for, with the default
-    white input; whites: shares of white input, with the default perturbation.
+    perturbations: relative errors of every number that `weighted` and `weighted-shared` allow for,
+    with the default white input; whites: shares of white input, with the default perturbation.
     """
 
     rank: Count

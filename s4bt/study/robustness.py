@@ -9,6 +9,7 @@ image, pathfinder, pathx    the picture, with as much background below it
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 from s4bt.nn.s4 import S4Model
 from s4bt.study.train import evaluate
-from s4bt.tasks import Dataset, Split
+from s4bt.tasks import SPLITS, TASKS, Dataset, Split
 from s4bt.tasks.listops import CODE
 
 NUDGE = 0.01  # relative size of the perturbation
@@ -54,9 +55,12 @@ def twice_as_long(task: str, split: Split, size: int = ENOUGH) -> Split:
 
 
 @torch.no_grad()
-def perturbed(model: S4Model, seed: int, size: float = NUDGE) -> S4Model:
-    """A copy with every parameter of its DSS layers multiplied by 1 + size z, z standard normal."""
-    new, rng = copy.deepcopy(model), np.random.default_rng([seed, 3])
+def perturbed(model: S4Model, seed: Sequence[int], size: float = NUDGE) -> S4Model:
+    """A copy with every parameter of its DSS layers multiplied by 1 + size z, z standard normal.
+
+    As they are stored, so a step dt, whose logarithm is stored, moves by size |log dt|.
+    """
+    new, rng = copy.deepcopy(model), np.random.default_rng([*seed, 3])
     for layer in new.dss_layers():
         for p in layer.parameters():
             z = torch.from_numpy(rng.standard_normal(p.shape)).to(p)
@@ -67,16 +71,19 @@ def perturbed(model: S4Model, seed: int, size: float = NUDGE) -> S4Model:
 def robustness(
     model: S4Model, task: str, dataset: Dataset, name: str, seed: int, copies: int = 1
 ) -> dict[str, float]:
-    """Accuracy on a split's first examples: as_is, longer (twice as long), perturbed copies."""
-    split = dataset[name]
+    """Accuracy on a split's first examples: as_is, longer (twice as long), perturbed copies.
+
+    Every task, split, seed and copy draws a perturbation of its own; models of one shape share it.
+    """
+    split, own = dataset[name], (seed, TASKS.index(task), SPLITS.index(name))
     parts = {
         "as_is": Split(split.x[:ENOUGH], split.lengths[:ENOUGH], split.y[:ENOUGH]),
         "longer": twice_as_long(task, split),
     }
     data = replace(dataset, splits=parts)
     nudged = [
-        evaluate(perturbed(model, 1000 * copy + seed), data, "as_is")["accuracy"]
-        for copy in range(copies)
+        evaluate(perturbed(model, (*own, number)), data, "as_is")["accuracy"]
+        for number in range(copies)
     ]
     return {
         "as_is": evaluate(model, data, "as_is")["accuracy"],

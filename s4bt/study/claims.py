@@ -98,6 +98,7 @@ def _arms(rows: pd.DataFrame, arm: str, by: list[str]) -> dict[tuple, pd.DataFra
 def claim1(rows: pd.DataFrame, against: str = "skew-hippo") -> pd.DataFrame:
     """Truncated minus Skew-HiPPO of the same rank and kind of poles, all methods and ranks.
 
+    Holm's correction is over the rows of "all", and over those of the tasks.
     rows: of `statistics.all_tasks`. Columns method, transfer, rank, sharing, then those of
     `decided` and `verdicts`.
     """
@@ -107,7 +108,9 @@ def claim1(rows: pd.DataFrame, against: str = "skew-hippo") -> pd.DataFrame:
         if theirs is not None:
             names = dict(zip(("method", "transfer", "rank", "sharing"), key, strict=True))
             found += [names | row for row in decided(differences(ours, theirs))]
-    return verdicts(pd.DataFrame(found))
+    table = pd.DataFrame(found)
+    overall = table.task == "all"
+    return pd.concat([verdicts(table[overall]), verdicts(table[~overall])], ignore_index=True)
 
 
 def fewer_parameters(rows: pd.DataFrame, against: str = "skew-hippo") -> pd.DataFrame:
@@ -190,3 +193,85 @@ def inheritance(table: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
         found.append(row)
     out = pd.DataFrame(found)
     return verdicts(out.assign(mean=out.pearson)).drop(columns="mean")
+
+
+# What separates two arms, in the order of the parts: (ours, theirs), each arm and transfer.
+PARTS = {
+    "trained steps and D, (f) - (a)": (("skew-hippo-steps", None), ("skew-hippo", None)),
+    "poles and output weights, DSS only - (f)": (("truncated", "dss"), ("skew-hippo-steps", None)),
+    "the rest of the network, whole - DSS only": (("truncated", "whole"), ("truncated", "dss")),
+    "as many steps more, (b) - (a)": (("skew-hippo-long", None), ("skew-hippo", None)),
+}
+
+
+def parts(rows: pd.DataFrame, method: str, rank: int) -> pd.DataFrame:
+    """What the gain is made of: a row for each of PARTS, over all tasks, poles tied.
+
+    method: one that leaves poles tied, as the baselines have them.
+    """
+    same = rows[(rows["rank"] == rank) & (rows.sharing == "tied")]
+    same = same[same.method.isna() | (same.method == method)]
+
+    def arm(name: str, transfer: str | None) -> pd.DataFrame:
+        part = same[same.arm == name]
+        return part if transfer is None else part[part.transfer == transfer]
+
+    found = []
+    for part, (ours, theirs) in PARTS.items():
+        pairs = differences(arm(*ours), arm(*theirs))
+        if len(pairs):
+            found.append({"part": part, **decided(pairs)[-1]})
+    return verdicts(pd.DataFrame(found)) if found else pd.DataFrame()
+
+
+def _listed(part: pd.DataFrame) -> str:
+    return ", ".join(f"r = {rank}" for rank in sorted(part["rank"].unique())) or "no rank"
+
+
+def said_of_claim1(table: pd.DataFrame, smaller: pd.DataFrame) -> str:
+    """The first claim in a paragraph, over all tasks."""
+    overall, lines = table[table.task == "all"], []
+    for (method, transfer), part in overall.groupby(["method", "transfer"], sort=False):
+        by = {name: _listed(some) for name, some in part.groupby("verdict")}
+        words = "; ".join(f"{name} at {ranks}" for name, ranks in sorted(by.items()))
+        lines.append(f"{method}, {transfer}, against Skew-HiPPO of the same size: {words}.")
+    known = smaller[smaller.compared > 0]
+    beaten = known.method.notna() if "method" in known else pd.Series(False, index=known.index)
+    lines.append(
+        f"With fewer parameters: {int(beaten.sum())} of {len(known)} Skew-HiPPO models are beaten "
+        "by a smaller truncated one, over all tasks, after Holm's correction."
+    )
+    return "\n".join(lines)
+
+
+def said_of_claim2(table: pd.DataFrame) -> str:
+    """The second claim in a paragraph, within tasks."""
+    if table.empty:
+        return "This scale has no poorer originals."
+    lines = []
+    for row in table[table.task == "all"].itertuples():
+        lines.append(
+            f"{row.method}, {row.transfer}, r = {row.rank}: {row.verdict} (r = {row.pearson:.2f}, "
+            f"{row.low:.2f} to {row.high:.2f}; a point of the original is {row.slope:.2f} points "
+            f"of the retrained model; given the truncated one's accuracy r = {row.partial:.2f})"
+        )
+    return "\n".join(lines)
+
+
+def claim2(originals: pd.DataFrame) -> pd.DataFrame:
+    """`inheritance` for every method, transfer and rank; empty without poorer originals.
+
+    originals: of `qualities.table_of`, with a column task.
+    """
+    by = ["method", "transfer", "rank"]
+    found = [
+        inheritance(part).assign(**dict(zip(by, key, strict=True)))
+        for key, part in originals.groupby(by, sort=False)
+    ]
+    return verdict_of_all(pd.concat(found, ignore_index=True)) if found else pd.DataFrame()
+
+
+def verdict_of_all(table: pd.DataFrame) -> pd.DataFrame:
+    """Holm's correction over all rows that are reported together."""
+    mean = table.assign(mean=table.pearson)
+    return verdicts(mean.drop(columns=["holm", "verdict"])).drop(columns="mean")

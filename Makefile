@@ -10,9 +10,10 @@ export JUPYTER_PLATFORM_DIRS := 1
 export DVC_NO_ANALYTICS := 1
 export PYTHONUTF8 := 1
 # glibc otherwise returns every large buffer to the system and pays for it again; workers of a grid get the same (s4bt/study/workers.py).
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 MALLOC := MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000
 
-.PHONY: help setup repro test lint format test-faults quick study paper lab book links bench strip lock table
+.PHONY: help setup repro test lint format test-faults quick study paper lab book links bench clients strip lock table
 
 help:            ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -78,9 +79,14 @@ links: $(READY)  ## try every external link of the site (needs the network)
 bench: $(READY)  ## measure speed and memory, beside other tools, which it installs; results in results/bench
 	pip install --quiet --constraint requirements.lock --no-build-isolation --editable '.[rivals]'
 	dvc repro --quiet data/dvc.yaml
-	missed=0; \
+	missed=0; export $(ONE_THREAD); \
 	for name in layer loop scaling; do $(MALLOC) python tests/benchmarks/$$name.py || missed=1; done; \
-	for name in grid reduction fits near_chance tasks model; do python tests/benchmarks/$$name.py || missed=1; done; exit $$missed
+	for name in grid reduction multi fits near_chance pruned tasks model; do python tests/benchmarks/$$name.py || missed=1; done; exit $$missed
+
+# setup.py of lrnnx imports torch, so it is built beside the one that is there; where there is no CUDA it builds nothing
+clients: $(READY) ## install layers of other people's packages: tests/test_clients.py, skipped without, reduces them
+	pip install --quiet --constraint requirements.lock --no-build-isolation --editable '.[clients]'
+	pip install --quiet --upgrade --no-deps --no-build-isolation --target .clients lrnnx==1.0.0.post1
 
 strip: $(READY)  ## drop outputs from the notebooks' sources
 	nbstripout $(NOTEBOOKS)

@@ -7,6 +7,7 @@ A house of rooms; a room imports only rooms above it, a file only files above it
 lazy, version, files, progress   what all of them use
 reduction   systems, Gramians, methods, error bounds: PyTorch, NumPy and SciPy, nothing else
 nn          the S4 model with DSS layers
+adapters    LRU, S5 and S4D layers of other people
 compression a whole model, truncated
 tasks       the six tasks
 study       the pipeline: configuration, training, experiments, statistics, figures
@@ -36,6 +37,7 @@ __getattr__, __dir__, __all__ = attach(
     {
         "DiagonalLTI": "s4bt.reduction.systems",
         "UnstableSystem": "s4bt.reduction.systems",
+        "StateSpace": "s4bt.reduction.state_space",
         "hankel_singular_values": "s4bt.reduction.gramians",
         "balanced_truncation": "s4bt.reduction.balanced",
         "error_bound": "s4bt.reduction.balanced",
@@ -46,5 +48,6 @@ __getattr__, __dir__, __all__ = attach(
         "load_model": "s4bt.nn.storage",
         "save_model": "s4bt.nn.storage",
         "compress": "s4bt.compression",
+        "reduce_layer": "s4bt.reduction.layers",
     },
 )

@@ -39,8 +39,8 @@ def sources(path, kind="code"):
 # -- what is written
 
 
-def test_there_are_eleven_lessons_and_as_many_solutions():
-    assert [p.stem[:2] for p in LESSONS] == [f"{k:02d}" for k in range(11)]
+def test_there_are_twelve_lessons_and_as_many_solutions():
+    assert [p.stem[:2] for p in LESSONS] == [f"{k:02d}" for k in range(12)]
     assert [p.name for p in SOLUTIONS] == [p.name for p in LESSONS]
 
 
@@ -102,7 +102,7 @@ def test_the_api_reference_has_every_module():
         .removesuffix(".__init__")
         for p in (ROOT / "s4bt").rglob("*.py")
     }
-    apart = {"__init__", "version", "lazy", "reduction", "nn", "study", "course"}
+    apart = {"__init__", "version", "lazy", "reduction", "nn", "adapters", "study", "course"}
     apart |= {f"tasks.{t}" for t in ("listops", "text", "retrieval", "image", "pathfinder")}
     assert set(listed) == shared - apart
 

@@ -49,6 +49,29 @@ def bench_table() -> str:
     return "\n".join([markdown(head, lines), "", *listed])
 
 
+def mimo_table() -> str:
+    """Layers with several inputs and outputs beside the rivals: seconds, errors, values right."""
+    rows = pd.read_csv(FOLDER / "mimo.csv")
+    value, lines = rows.set_index("what").value, []
+    wrong = rows[rows.unit == "share"]
+    name = wrong.what.str.extract(r"8 or more, (.*)$")[0]
+    right = 1 - wrong.value.groupby(name).mean()
+    timed = rows[rows.unit == "s"].what.str.extract(r"^(.*), m = .*: (.*)$")
+    sizes = timed[0].unique()
+    for tool in timed[1].unique():
+        cells = [tool]
+        for size in sizes:
+            (what,) = timed.index[(timed[0] == size) & (timed[1] == tool)].tolist() or [None]
+            if what is None:
+                cells += ["", ""]
+                continue
+            full = rows.what[what]
+            cells += [f"{value[full]:.2g}", f"{value[f'{full}: error over the bound']:.2f}"]
+        lines.append([*cells, f"{100 * right[tool]:.0f} %"])
+    heads = [f"{size}, {word}" for size in sizes for word in ("seconds", "error over bound")]
+    return markdown(["one thread", *heads, "values right to 1e-8"], lines)
+
+
 def _item(text: str) -> str:
     """A line of a list, not wider than the texts."""
     return textwrap.fill(f"- {text}", 100, subsequent_indent="  ")

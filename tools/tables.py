@@ -12,7 +12,7 @@ import pandas as pd
 
 from s4bt.files import ROOT, UserError, atomic_path
 from tools.address import launch_text
-from tools.benchmarks import bench_table, speed_table
+from tools.benchmarks import bench_table, mimo_table, speed_table
 from tools.results import (
     accuracy_table,
     claims,
@@ -34,7 +34,7 @@ BLOCKS = {
         "accuracy": accuracy_table,
         "claims": claims,
     },
-    "docs/benchmarks.md": {"bench": bench_table, "speed": speed_table},
+    "docs/benchmarks.md": {"bench": bench_table, "mimo": mimo_table, "speed": speed_table},
 }
 
 

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from s4bt.reduction.checks import whole_number
-from s4bt.reduction.diagonalisation import APART, assemble, inside, reduce_batch
-from s4bt.reduction.gramians import cauchy_cholesky, promoted
+from s4bt.reduction.diagonalisation import assemble, reduce_batch
+from s4bt.reduction.gramians import promoted
+from s4bt.reduction.multi import multi_balanced_truncation
 from s4bt.reduction.projection import (
     Balanced,
     check_kind,
@@ -31,12 +32,12 @@ from s4bt.reduction.projection import (
     coordinates,
     dual_factor,
     factors,
-    project,
     real_coordinates,
     shifted_poles,
     states_of,
 )
-from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
+from s4bt.reduction.state_space import StateSpace
+from s4bt.reduction.systems import DiagonalLTI
 
 REAL = 1e-12  # share of its modulus below which the imaginary part of a discrete pole is rounding
 
@@ -166,26 +167,16 @@ def shared_balanced_truncation(system: DiagonalLTI, rank: int) -> tuple[Diagonal
         unit = system.unit().max()
         system = system.times(1 / unit)
         row = system.select(0)
-        # |b_n| = |c_n|, (N,)
-        gain = system.residues.abs().square().sum(0).sqrt().sqrt()
-        gain = torch.where(gain > 0, gain, 1.0)
-        b, C = gain.to(row.poles.dtype)[:, None], system.residues / gain  # (N, 1), (H, N)
-        Lp = cauchy_cholesky(row, b)
-        Lq = cauchy_cholesky(row, C.mH.resolve_conj(), dual=True)
-        U, sigma, Vh = torch.linalg.svd(Lq.mH @ Lp)
+        ones = torch.ones_like(row.poles)[:, None]
+        whole = StateSpace(row.poles, ones, system.residues, None, row.dt, False, row.log_poles)
+        small, sigma = multi_balanced_truncation(whole, rank)
         if rank == system.modes:
             return system.times(unit), sigma * unit
-        Zh, T, live = project(Lq, Lp, U[:, :rank], sigma[:rank], Vh.mH[:, :rank])
-        n, mu = _order_between(sigma, int(live), row), shifted_poles(row)
-        values, X = torch.linalg.eig(Zh[:n] @ (mu[:, None] * T[:, :n]))
-        W = (C @ T[:, :n] @ X) * torch.linalg.solve(X, Zh[:n] @ b)[:, 0]  # (H, n)
-        if not bool(inside(values, system.dt is not None).all()):
-            raise UnstableSystem(
-                f"rounding made the layer reduced to {n} modes unstable; ask for a smaller rank"
-            )
-        spare = mu[mu.real.argmin()].expand(rank - n)
-        poles = torch.cat([values, spare]).expand(len(W), rank)
-        W = torch.nn.functional.pad(W, (0, rank - n))
+        mu = shifted_poles(row)
+        spare = rank - small.modes
+        poles = torch.cat([shifted_poles(small.spectrum), mu[mu.real.argmin()].expand(spare)])
+        W = torch.nn.functional.pad(small.C * small.B[:, 0], (0, spare))
+        poles = poles.expand(len(W), rank)
         return assemble(system, poles, W, system.feedthrough).times(unit), sigma * unit
 
 
@@ -196,23 +187,6 @@ def require_discrete(system: DiagonalLTI, what: str) -> None:
             f"{what}, and the system is continuous: discretize it, or give its steps as the option "
             "dt"
         )
-
-
-def _order_between(sigma: Tensor, order: int, row: DiagonalLTI) -> int:
-    """The largest order, at most the given one, that does not lie between equal singular values.
-
-    Of a discrete system the given one.  Raises ValueError if there is none.
-    """
-    after = torch.nn.functional.pad(sigma, (0, 1))[1:]
-    good = (after < sigma * (1 - APART))[:order].nonzero()
-    if row.dt is not None or not order:
-        return order
-    if not len(good):
-        raise ValueError(
-            f"the layer has no reduced system of at most {order} modes: its Hankel singular values "
-            "are equal there; ask for another rank"
-        )
-    return int(good[-1, 0]) + 1
 
 
 def bt_shared(system: DiagonalLTI, rank: int) -> DiagonalLTI:

@@ -104,7 +104,7 @@ class DiagonalLTI(DiagonalBatch):
         return -1 / torch.expm1(self.logs[..., None] - 1j * theta[..., None, :])
 
     def _quick_resolvents(self, omega: Tensor) -> Tensor:
-        """The same in real arithmetic, twice as fast.
+        """The same in real arithmetic, which is quicker.
 
         Near resonance the relative error is 1e-16 / damping.
         """

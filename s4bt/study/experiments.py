@@ -29,6 +29,7 @@ INPUTS = {
     "choose": ("arrays", "pretrained"),
     "truncate": ("arrays", "pretrained"),
     "retrain": ("arrays", "pretrained", "truncated"),
+    "inherit": ("arrays", "pretrain.csv", "truncate.csv", "retrain.csv"),
 }
 # What tells the runs of a phase apart, in the order of their names.
 KEYS = ("arm", "method", "transfer", "sharing", "rank", "seed", "lr")
@@ -82,6 +83,7 @@ def scratch(scale: str, task: str, phase: str) -> Path:
     Raises UserError, with the command that makes it, if an input is missing.
     """
     stages = {"arrays": "prepare", "pretrained": "pretrain", "truncated": "truncate"}
+    stages |= {f"{name}.csv": name for name in ("pretrain", "truncate", "retrain")}
     folder = task_dir(scale, task)
     inputs = [existing(folder / name, scale, f"{stages[name]}@{task}") for name in INPUTS[phase]]
     return scratch_dir(scale, task, phase, [*load_task(scale, task)], *inputs)

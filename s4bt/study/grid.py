@@ -56,13 +56,34 @@ class Choice(Section):
         return self
 
 
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Originals(Section):
+    """Poorer originals, for the claim that a better one gives a better compressed model.
+
+    shares: of the pretraining steps, each with a schedule of its own; ranks, methods: to which and
+    how they are truncated, among those that are retrained.
+    """
+
+    shares: Annotated[list[Fraction], Field(min_length=1)]
+    ranks: Ranks
+    methods: Methods
+
+    @model_validator(mode="after")
+    def _no_twins(self):
+        _refuse_twins(self, "shares", "ranks", "methods")
+        return self
+
+
 class Grid(Section):
     """What is compared.
 
     seeds; choice: how careful fits are; one_shot: what is truncated without retraining; ranks r and
     methods: what is retrained, which are among those of one_shot; lr_rank: the rank at which each
     arm's learning rate is chosen; baseline_ranks: those of the dear baselines, (b) with all the
-    steps, and (e) with poles of each channel's own.
+    steps, and (e) with poles of each channel's own, and of (f); more_ranks: of (a), beside `ranks`;
+    originals: poorer ones, if the scale has them.
     """
 
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
@@ -72,12 +93,22 @@ class Grid(Section):
     methods: Methods
     lr_rank: Count
     baseline_ranks: Ranks
+    more_ranks: list[Count] = []
+    originals: Originals | None = None
 
     @model_validator(mode="after")
     def _lists_fit(self):
         if self.lr_rank not in self.ranks:
             raise ValueError(f"lr_rank {self.lr_rank} is not one of the ranks {self.ranks}")
-        _refuse_twins(self, "seeds", "ranks", "methods", "baseline_ranks")
+        _refuse_twins(self, "seeds", "ranks", "methods", "baseline_ranks", "more_ranks")
+        if both := [r for r in self.more_ranks if r in self.ranks]:
+            raise ValueError(f"more_ranks {both} are among the ranks already")
+        for name in ("ranks", "methods") if self.originals else ():
+            if extra := [x for x in getattr(self.originals, name) if x not in getattr(self, name)]:
+                raise ValueError(
+                    f"originals.{name} {extra} are not retrained: add them to {name}, which "
+                    "choose the learning rates"
+                )
         for name in ("ranks", "methods"):
             if extra := [x for x in getattr(self, name) if x not in getattr(self.one_shot, name)]:
                 raise ValueError(

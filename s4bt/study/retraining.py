@@ -10,6 +10,8 @@ one-shot         the truncated model as it is, no retraining                    
 untruncated      the pretrained model with all N modes                                  baseline (d)
 skew-hippo-rest  the pretrained model with r modes from Skew-HiPPO; its dt, D and the rest stay as
                  pretrained                                                              control (e)
+skew-hippo-steps the random start with r modes from Skew-HiPPO, but dt and D of the pretrained model
+                                                                                         control (f)
 """
 
 from __future__ import annotations
@@ -48,7 +50,12 @@ def arms(grid: Grid, config: TaskConfig) -> list[dict]:
         for t in ("dss", "whole")
     ]
     found += [
-        {"arm": "skew-hippo", "sharing": kind, "ranks": grid.ranks, "steps": short}
+        {
+            "arm": "skew-hippo",
+            "sharing": kind,
+            "ranks": [*grid.ranks, *grid.more_ranks],
+            "steps": short,
+        }
         for kind in kinds
     ]
     dear = grid.baseline_ranks
@@ -57,6 +64,7 @@ def arms(grid: Grid, config: TaskConfig) -> list[dict]:
         {"arm": "skew-hippo-rest", "sharing": kind, "ranks": ranks, "steps": short}
         for kind, ranks in zip(kinds, (grid.ranks, dear), strict=True)
     ]
+    found.append({"arm": "skew-hippo-steps", "sharing": "tied", "ranks": dear, "steps": short})
     found.append({"arm": "untruncated", "ranks": [config.model.state], "steps": short})
     return found
 
@@ -77,7 +85,7 @@ def retrain_runs(
 def start_of(run: dict, random: S4Model) -> S4Model:
     """The model that an arm starts from; random: the untrained one that all arms share."""
     arm = run["arm"]
-    if arm in ("untruncated", "skew-hippo-rest"):
+    if arm in ("untruncated", "skew-hippo-rest", "skew-hippo-steps"):
         model = load_model(pretrained_path(run["scale"], run["task"], run["seed"])).to(device())
     elif arm == "truncated":
         model = load_model(truncated_path(run)).to(device())
@@ -86,7 +94,7 @@ def start_of(run: dict, random: S4Model) -> S4Model:
         model = random
     if arm.startswith("skew-hippo"):
         model = with_skew_hippo(model, run["rank"], run["sharing"])
-    return model
+    return with_dss_of(random, model) if arm == "skew-hippo-steps" else model
 
 
 def retrain_run(run: dict, folder: Path, progress, checkpoint: Path) -> dict:

@@ -35,7 +35,8 @@ COLUMNS = [
     "seconds",
 ]
 LEVEL = 0.95  # of intervals, nominal
-FROM_PRETRAINED = ["truncated", "untruncated", "skew-hippo-rest"]  # arms that retrain such a model
+# Arms that retrain such a model, or parts of it.
+FROM_PRETRAINED = ["truncated", "untruncated", "skew-hippo-rest", "skew-hippo-steps"]
 
 
 def sharing_of(method: str) -> str:

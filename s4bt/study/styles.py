@@ -43,6 +43,9 @@ _BASELINES = {
     ("skew-hippo-rest", "per-channel"): Style(
         "(e) Skew-HiPPO per channel, pretrained rest", "#666666", "8", ":"
     ),
+    ("skew-hippo-steps", "tied"): Style(
+        "(f) Skew-HiPPO, trained steps and D", "#de8f05", ">", ":", False
+    ),
     ("pretrained", "tied"): Style("pretrained", "#333333", "x", "-"),
 }
 

@@ -2,13 +2,16 @@
 
 import csv
 import os
+import sys
 import time
 
-for threads in (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-):  # before NumPy is imported; torch sets its own
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+if "numpy" in sys.modules and any(os.environ.get(name) != "1" for name in ONE_THREAD):
+    raise SystemExit(
+        "NumPy was loaded before its threads were set: start benchmarks by `make bench`, or with "
+        + " ".join(f"{name}=1" for name in ONE_THREAD)
+    )
+for threads in ONE_THREAD:  # torch sets its own
     os.environ[threads] = "1"
 
 import numpy as np

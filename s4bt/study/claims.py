@@ -1,0 +1,277 @@
+"""The two claims of Ezoe & Sato 2024, decided from a table of runs.
+
+1  A truncated start beats Skew-HiPPO, even with fewer parameters.
+2  A better original gives a better compressed model.
+
+difference   of two arms, paired by task and seed
+interval     95 %, bootstrap: over seeds within a task; over tasks, and seeds within them, for "all"
+p            of the paired t test over seeds, or over the means of the tasks for "all", two-sided
+holm         p corrected for all rows of a table that are reported together (Holm 1979)
+verdict      holds or fails if holm < 0.05, by the sign; else undecided
+
+Six tasks are no random sample of tasks: what is said of "all" is said of these six.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+LEVEL, DRAWS = 0.95, 10_000
+KEYS = ["task", "seed"]
+
+
+def holm(p: Iterable[float]) -> np.ndarray:
+    """Adjusted p values: the k-th smallest of n times n - k + 1, never falling, at most 1."""
+    p = np.asarray(list(p), float)
+    order = np.argsort(p)
+    scaled = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    out = np.empty_like(p)
+    out[order] = np.minimum(scaled, 1.0)
+    return out
+
+
+def _quantiles(draws: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(draws, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+    return float(low), float(high)
+
+
+def interval(groups: list[np.ndarray], draws: int = DRAWS) -> tuple[float, float]:
+    """Bootstrap interval of the mean of group means.
+
+    One group: its values are drawn. Several: the groups are, and values in each of them.
+    """
+    rng = np.random.default_rng(0)
+    means = np.stack([x[rng.integers(len(x), size=(draws, len(x)))].mean(1) for x in groups], 1)
+    if len(groups) == 1:
+        return _quantiles(means[:, 0])
+    chosen = rng.integers(len(groups), size=(draws, len(groups)))
+    return _quantiles(np.take_along_axis(means, chosen, 1).mean(1))
+
+
+def _p(values: np.ndarray) -> float:
+    if len(values) < 2:
+        return float("nan")
+    if np.ptp(values) == 0:
+        return 1.0 if values[0] == 0 else 0.0
+    return float(stats.ttest_1samp(values, 0).pvalue)
+
+
+def differences(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """accuracy of ours minus theirs, paired by task and seed: KEYS and difference."""
+    both = ours[[*KEYS, "accuracy"]].merge(theirs[[*KEYS, "accuracy"]], on=KEYS, suffixes=("", "_"))
+    return both.assign(difference=both.accuracy - both.accuracy_)[[*KEYS, "difference"]]
+
+
+def decided(pairs: pd.DataFrame) -> list[dict]:
+    """A row for every task and one for "all": mean, low, high, p, seeds, wins."""
+    by_task = {task: part.difference.to_numpy() for task, part in pairs.groupby("task", sort=False)}
+    found = []
+    for task, x in by_task.items():
+        low, high = interval([x])
+        row = {"task": task, "mean": x.mean(), "low": low, "high": high, "p": _p(x)}
+        found.append(row | {"seeds": len(x), "wins": int((x > 0).sum())})
+    means = np.array([x.mean() for x in by_task.values()])
+    low, high = interval(list(by_task.values())) if len(means) > 1 else (np.nan, np.nan)
+    row = {"task": "all", "mean": means.mean(), "low": low, "high": high, "p": _p(means)}
+    return [*found, row | {"seeds": len(pairs), "wins": int((means > 0).sum())}]
+
+
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with columns holm and verdict; rows without a p value are undecided."""
+    known = table.p.notna()
+    out = table.assign(holm=np.nan, verdict="undecided")
+    out.loc[known, "holm"] = holm(table.p[known])
+    sure = out.holm < 1 - LEVEL
+    out.loc[sure & (out["mean"] > 0), "verdict"] = "holds"
+    out.loc[sure & (out["mean"] < 0), "verdict"] = "fails"
+    return out
+
+
+def _arms(rows: pd.DataFrame, arm: str, by: list[str]) -> dict[tuple, pd.DataFrame]:
+    return dict(list(rows[rows.arm == arm].groupby(by, sort=False)))
+
+
+def claim1(rows: pd.DataFrame, against: str = "skew-hippo") -> pd.DataFrame:
+    """Truncated minus Skew-HiPPO of the same rank and kind of poles, all methods and ranks.
+
+    Holm's correction is over the rows of "all", and over those of the tasks.
+    rows: of `statistics.all_tasks`. Columns method, transfer, rank, sharing, then those of
+    `decided` and `verdicts`.
+    """
+    base, found = _arms(rows, against, ["rank", "sharing"]), []
+    for key, ours in _arms(rows, "truncated", ["method", "transfer", "rank", "sharing"]).items():
+        theirs = base.get(key[2:])
+        if theirs is not None:
+            names = dict(zip(("method", "transfer", "rank", "sharing"), key, strict=True))
+            found += [names | row for row in decided(differences(ours, theirs))]
+    table = pd.DataFrame(found)
+    overall = table.task == "all"
+    return pd.concat([verdicts(table[overall]), verdicts(table[~overall])], ignore_index=True)
+
+
+def fewer_parameters(rows: pd.DataFrame, against: str = "skew-hippo") -> pd.DataFrame:
+    """For every Skew-HiPPO model the smallest truncated model that is significantly better.
+
+    All truncated models of the same transfer with fewer parameters than the baseline are compared
+    with it; Holm's correction is over all comparisons with one baseline. Columns sharing, rank,
+    parameters (of the baseline), transfer, then method, small_rank, small_parameters, mean, low,
+    high and holm of the smallest that holds over all tasks, empty if there is none.
+    """
+    found = []
+    candidates = _arms(rows, "truncated", ["transfer", "method", "rank"])
+    for (sharing, rank), theirs in _arms(rows, against, ["sharing", "rank"]).items():
+        size = theirs.parameters.mean()
+        for transfer in ("dss", "whole"):
+            compared = []
+            for (kind, method, small), ours in candidates.items():
+                if kind == transfer and ours.parameters.mean() < size:
+                    row = decided(differences(ours, theirs))[-1]
+                    own = {"method": method, "small_rank": small}
+                    compared.append(own | {"small_parameters": ours.parameters.mean()} | row)
+            about = {"sharing": sharing, "rank": rank, "parameters": size, "transfer": transfer}
+            if compared:
+                table = verdicts(pd.DataFrame(compared))
+                good = table[table.verdict == "holds"].sort_values(["small_parameters", "holm"])
+                if len(good):
+                    names = ["method", "small_rank", "small_parameters", "mean", "low", "high"]
+                    about |= good.iloc[0][[*names, "holm"]].to_dict()
+            found.append(about | {"compared": len(compared)})
+    return pd.DataFrame(found)
+
+
+def _within(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Columns minus their means over each task."""
+    return table[columns] - table.groupby("task")[columns].transform("mean")
+
+
+def _partial(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> float:
+    """Pearson's correlation of what is left of x and y after a line in z."""
+    A = np.stack([np.ones_like(z), z], 1)
+    left = [v - A @ np.linalg.lstsq(A, v, rcond=None)[0] for v in (x, y)]
+    return float(np.corrcoef(*left)[0, 1])
+
+
+def inheritance(table: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
+    """Claim 2: does accuracy after compression and retraining follow that of the original?
+
+    table: columns task, seed, original, start (one shot) and accuracy (retrained), a row for every
+    original. A row for every task, and one for "all", within tasks: their means are subtracted.
+    pearson and spearman with bootstrap intervals over originals; slope, points of the retrained
+    model for a point of the original; p of a permutation test of Pearson's r, in which the
+    retrained accuracies are shuffled within their task; partial: Pearson's r given `start`.
+    """
+    rng, found = np.random.default_rng(0), []
+    columns = ["original", "accuracy", "start"]
+    parts = dict(list(table.groupby("task", sort=False)))
+    centred = pd.concat([part.assign(**_within(part, columns)) for part in parts.values()])
+    for task, part in {**parts, "all": centred}.items():
+        x, y, z = (part[name].to_numpy() for name in columns)
+        groups = [np.flatnonzero(part.task.to_numpy() == name) for name in part.task.unique()]
+        r, rho = np.corrcoef(x, y)[0, 1], stats.spearmanr(x, y).statistic
+        again = []
+        for _ in range(draws):
+            index = np.concatenate([rng.choice(g, len(g)) for g in groups])
+            if np.ptp(x[index]) and np.ptp(y[index]):
+                here = np.corrcoef(x[index], y[index])[0, 1]
+                again.append((here, stats.spearmanr(x[index], y[index]).statistic))
+        shuffled = np.empty(draws)
+        for k in range(draws):
+            mixed = y.copy()
+            for g in groups:
+                mixed[g] = y[rng.permutation(g)]
+            shuffled[k] = np.corrcoef(x, mixed)[0, 1]
+        (low, high), (rho_low, rho_high) = (_quantiles(v) for v in np.array(again).T)
+        row = {"task": task, "originals": len(part), "pearson": r, "low": low, "high": high}
+        row |= {"spearman": rho, "spearman_low": rho_low, "spearman_high": rho_high}
+        row |= {"slope": np.polyfit(x, y, 1)[0], "partial": _partial(x, y, z)}
+        # the observed order is one of those that could have been drawn
+        row["p"] = (1 + int((abs(shuffled) >= abs(r)).sum())) / (1 + draws)
+        found.append(row)
+    out = pd.DataFrame(found)
+    return verdicts(out.assign(mean=out.pearson)).drop(columns="mean")
+
+
+# What separates two arms, in the order of the parts: (ours, theirs), each arm and transfer.
+PARTS = {
+    "trained steps and D, (f) - (a)": (("skew-hippo-steps", None), ("skew-hippo", None)),
+    "poles and output weights, DSS only - (f)": (("truncated", "dss"), ("skew-hippo-steps", None)),
+    "the rest of the network, whole - DSS only": (("truncated", "whole"), ("truncated", "dss")),
+    "as many steps more, (b) - (a)": (("skew-hippo-long", None), ("skew-hippo", None)),
+}
+
+
+def parts(rows: pd.DataFrame, method: str, rank: int) -> pd.DataFrame:
+    """What the gain is made of: a row for each of PARTS, over all tasks, poles tied.
+
+    method: one that leaves poles tied, as the baselines have them.
+    """
+    same = rows[(rows["rank"] == rank) & (rows.sharing == "tied")]
+    same = same[same.method.isna() | (same.method == method)]
+
+    def arm(name: str, transfer: str | None) -> pd.DataFrame:
+        part = same[same.arm == name]
+        return part if transfer is None else part[part.transfer == transfer]
+
+    found = []
+    for part, (ours, theirs) in PARTS.items():
+        pairs = differences(arm(*ours), arm(*theirs))
+        if len(pairs):
+            found.append({"part": part, **decided(pairs)[-1]})
+    return verdicts(pd.DataFrame(found)) if found else pd.DataFrame()
+
+
+def _listed(part: pd.DataFrame) -> str:
+    return ", ".join(f"r = {rank}" for rank in sorted(part["rank"].unique())) or "no rank"
+
+
+def said_of_claim1(table: pd.DataFrame, smaller: pd.DataFrame) -> str:
+    """The first claim in a paragraph, over all tasks."""
+    overall, lines = table[table.task == "all"], []
+    for (method, transfer), part in overall.groupby(["method", "transfer"], sort=False):
+        by = {name: _listed(some) for name, some in part.groupby("verdict")}
+        words = "; ".join(f"{name} at {ranks}" for name, ranks in sorted(by.items()))
+        lines.append(f"{method}, {transfer}, against Skew-HiPPO of the same size: {words}.")
+    known = smaller[smaller.compared > 0]
+    beaten = known.method.notna() if "method" in known else pd.Series(False, index=known.index)
+    lines.append(
+        f"With fewer parameters: {int(beaten.sum())} of {len(known)} Skew-HiPPO models are beaten "
+        "by a smaller truncated one, over all tasks, after Holm's correction."
+    )
+    return "\n".join(lines)
+
+
+def said_of_claim2(table: pd.DataFrame) -> str:
+    """The second claim in a paragraph, within tasks."""
+    if table.empty:
+        return "This scale has no poorer originals."
+    lines = []
+    for row in table[table.task == "all"].itertuples():
+        lines.append(
+            f"{row.method}, {row.transfer}, r = {row.rank}: {row.verdict} (r = {row.pearson:.2f}, "
+            f"{row.low:.2f} to {row.high:.2f}; a point of the original is {row.slope:.2f} points "
+            f"of the retrained model; given the truncated one's accuracy r = {row.partial:.2f})"
+        )
+    return "\n".join(lines)
+
+
+def claim2(originals: pd.DataFrame) -> pd.DataFrame:
+    """`inheritance` for every method, transfer and rank; empty without poorer originals.
+
+    originals: of `qualities.table_of`, with a column task.
+    """
+    by = ["method", "transfer", "rank"]
+    found = [
+        inheritance(part).assign(**dict(zip(by, key, strict=True)))
+        for key, part in originals.groupby(by, sort=False)
+    ]
+    return verdict_of_all(pd.concat(found, ignore_index=True)) if found else pd.DataFrame()
+
+
+def verdict_of_all(table: pd.DataFrame) -> pd.DataFrame:
+    """Holm's correction over all rows that are reported together."""
+    mean = table.assign(mean=table.pearson)
+    return verdicts(mean.drop(columns=["holm", "verdict"])).drop(columns="mean")

@@ -1,0 +1,130 @@
+"""The claims are decided by arithmetic that can be checked."""
+
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from s4bt.study.claims import (
+    claim1,
+    decided,
+    differences,
+    fewer_parameters,
+    holm,
+    inheritance,
+    interval,
+)
+
+TASKS = ("a", "b", "c", "d", "e", "f")
+
+
+def test_holm_is_the_step_down_procedure():
+    # the example of Holm 1979 in every textbook: 0.01, 0.04, 0.03, 0.005
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == pytest.approx([1, 1])
+
+
+def test_the_bootstrap_covers_the_mean_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(200):
+        low, high = interval([rng.normal(size=30)], 500)
+        inside += low <= 0 <= high
+    assert 0.88 <= inside / 200 <= 0.98
+
+
+def test_tasks_that_differ_widen_the_hierarchical_interval():
+    rng = np.random.default_rng(0)
+    alike = [rng.normal(size=5) for _ in range(6)]
+    apart = [x + 5 * k for k, x in enumerate(alike)]
+    width = [np.ptp(interval(groups)) for groups in (alike, apart)]
+    # six means 0, 5, .. 25 drawn anew: sd 8.5 / sqrt(6), times 2 x 1.96
+    assert width[1] == pytest.approx(2 * 1.96 * np.std(5 * np.arange(6)) / 6**0.5, rel=0.15)
+    assert width[0] < width[1] / 4
+
+
+def runs(gain, arm="truncated", **fields):
+    rng = np.random.default_rng(zlib.crc32(repr((gain, arm, fields)).encode()))
+    return pd.DataFrame(
+        [
+            {"task": t, "seed": s, "arm": arm, "accuracy": 0.5 + 0.01 * s + gain} | fields
+            for t in TASKS
+            for s in range(5)
+        ]
+    ).assign(accuracy=lambda x: x.accuracy + 0.001 * rng.normal(size=len(x)))
+
+
+def test_differences_are_paired_by_seed():
+    ours, theirs = runs(0.02), runs(0.0).sample(frac=1, random_state=0)
+    pairs = differences(ours, theirs)
+    assert len(pairs) == 30 and pairs.difference.std() < 0.003  # seeds differ by 0.01
+    rows = pd.DataFrame(decided(pairs)).set_index("task")
+    a = pairs[pairs.task == "a"].difference
+    assert rows.p["a"] == pytest.approx(stats.ttest_rel(*pair_of("a", ours, theirs)).pvalue)
+    assert rows.loc["a", "mean"] == pytest.approx(a.mean()) and rows.wins["all"] == 6
+    assert rows.low["a"] < a.mean() < rows.high["a"]
+
+
+def pair_of(task, *frames):
+    return [f[f.task == task].sort_values("seed").accuracy for f in frames]
+
+
+def table():
+    tied = {"sharing": "tied"}
+    frames = [runs(0.0, "skew-hippo", rank=r, parameters=100 * r, **tied) for r in (2, 4)]
+    own = {"transfer": "dss", **tied}
+    for method, gain in (("good", 0.03), ("same", 0.0), ("worse", -0.03)):
+        frames += [runs(gain, method=method, rank=r, parameters=100 * r, **own) for r in (2, 4)]
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_claim_one_holds_fails_or_stays_open():
+    found = claim1(table()).query("task == 'all'").set_index(["method", "rank"])
+    assert found.verdict.to_dict() == {
+        (m, r): v
+        for m, v in (("good", "holds"), ("same", "undecided"), ("worse", "fails"))
+        for r in (2, 4)
+    }
+    assert (found.holm >= found.p).all()
+
+
+def test_the_smallest_better_model_is_found():
+    found = fewer_parameters(table()).query("transfer == 'dss'").set_index("rank")
+    assert found.method[4] == "good" and found.small_rank[4] == 2
+    assert found.small_parameters[4] == 200 < found.parameters[4]
+    assert pd.isna(found.method[2]) and found.compared[2] == 0
+
+
+def test_inheritance_is_found_where_it_is_and_nowhere_else():
+    rng = np.random.default_rng(0)
+    original = rng.uniform(size=(6, 20))
+    level = 3 * np.arange(6)[:, None]
+    heir = level + 0.5 * original + 0.05 * rng.normal(size=original.shape)
+    start = level + rng.normal(size=original.shape)
+    base = {"task": np.repeat(TASKS, 20), "original": (level + original).ravel()}
+    rows = pd.DataFrame(base | {"accuracy": heir.ravel(), "start": start.ravel()})
+    found = inheritance(rows, 300).set_index("task")
+    assert found.verdict["all"] == "holds" and found.slope["all"] == pytest.approx(0.5, abs=0.05)
+    assert found.low["all"] < found.pearson["all"] < found.high["all"]
+    strangers = rows.assign(accuracy=(level + rng.normal(size=original.shape)).ravel())
+    found = inheritance(strangers, 300).set_index("task")
+    # over all tasks together the levels correlate; within them nothing does
+    assert np.corrcoef(strangers.original, strangers.accuracy)[0, 1] > 0.9
+    assert found.verdict["all"] == "undecided" and abs(found.pearson["all"]) < 0.25
+
+
+def test_what_only_the_start_explains_has_no_partial_correlation():
+    rng = np.random.default_rng(1)
+    start = rng.normal(size=(6, 40))
+    frame = pd.DataFrame(
+        {
+            "task": np.repeat(TASKS, 40),
+            "start": start.ravel(),
+            "original": (start + 0.3 * rng.normal(size=start.shape)).ravel(),
+            "accuracy": (start + 0.3 * rng.normal(size=start.shape)).ravel(),
+        }
+    )
+    found = inheritance(frame, 100).set_index("task").loc["all"]
+    assert found.pearson > 0.85 and abs(found.partial) < 0.2

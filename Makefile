@@ -80,7 +80,7 @@ bench: $(READY)  ## measure speed and memory, beside other tools, which it insta
 	dvc repro --quiet data/dvc.yaml
 	missed=0; \
 	for name in layer loop scaling; do $(MALLOC) python tests/benchmarks/$$name.py || missed=1; done; \
-	for name in grid reduction fits near_chance tasks model; do python tests/benchmarks/$$name.py || missed=1; done; exit $$missed
+	for name in grid reduction fits near_chance pruned tasks model; do python tests/benchmarks/$$name.py || missed=1; done; exit $$missed
 
 strip: $(READY)  ## drop outputs from the notebooks' sources
 	nbstripout $(NOTEBOOKS)

@@ -27,7 +27,6 @@ from s4bt.reduction.systems import UnstableSystem
 
 # Largest mean of the inverse eigenvalues of a scaled Gramian at which its Cholesky factor is taken.
 CONDITION = 10.0
-PROBES = 8  # vectors that estimate it
 NEAR = 1e-4  # squared values closer than this are those of the matrix's square to twelve digits
 
 
@@ -70,10 +69,8 @@ def _well_conditioned(a: Tensor, g: Tensor, system: StateSpace) -> Tensor | None
     L, failed = torch.linalg.cholesky_ex(_closed_form(a[order], g[order] / d[:, None], system))
     if int(failed):
         return None
-    draw = torch.Generator().manual_seed(0)
-    signs = torch.randint(2, (len(L), PROBES), generator=draw).to(L) * 2 - 1
-    seen = torch.linalg.solve_triangular(L, signs, upper=False).abs().square().sum()
-    if not float(seen) < CONDITION * PROBES * len(L):  # trace of the inverse (Hutchinson 1990)
+    inverse = torch.linalg.solve_triangular(L, torch.eye(len(L)).to(L), upper=False)
+    if not float(inverse.abs().square().sum()) < CONDITION * len(L):
         return None
     if system.real:
         L = torch.cat([d[:, None] * L[0::2], d[:, None] * L[1::2]])
@@ -130,7 +127,7 @@ def _singular(M: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
 
     By the eigenvalues of M^H M, which is quicker, where they are near each other.
     """
-    size = power_of_four(M[:, 0].norm())
+    size = power_of_four(M.abs().max())
     M = M / size
     if M[:, -1].norm() > NEAR**0.5 * M[:, 0].norm():
         values, V = torch.linalg.eigh(M.mH @ M)

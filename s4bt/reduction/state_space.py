@@ -160,9 +160,14 @@ class StateSpace:
         )
 
     def balanced_weights(self) -> Self:
-        """The same system with |B_n| = |C_n|, by powers of four: no square over- or underflows."""
-        b, c = (x.abs().amax(dim) for x, dim in ((self.B, 1), (self.C, 0)))
-        gain = torch.where((b > 0) & (c > 0), power_of_four(c).sqrt() / power_of_four(b).sqrt(), 1)
+        """The same system with |B_n| = |C_n|, by powers of four: no square over- or underflows.
+
+        Modes that nothing reaches, or that reach nothing, have weights near 1.
+        """
+        b, c = (power_of_four(x.abs().amax(dim)) for x, dim in ((self.B, 1), (self.C, 0)))
+        silent_b, silent_c = (self.B == 0).all(1), (self.C == 0).all(0)
+        gain = c.sqrt() / b.sqrt()
+        gain = torch.where(silent_c, 1 / b, torch.where(silent_b, c, gain))
         return replace(self, B=self.B * gain[:, None], C=self.C / gain)
 
     def channels(self) -> DiagonalLTI:

@@ -88,8 +88,8 @@ def pruned(cell: Cell, share: float) -> Cell:
 def bytes_of(cell: Cell, bits: int = 32, share: float = 0.0) -> int:
     """Of all weights, in so many bits, without a `share` of the mixing matrices.
 
-    What is left of a pruned matrix is stored with a bit for each place.  Below 32 bits every row has
-    a scale of 4 bytes, and biases, norms and D stay floats.
+    What is left of a pruned matrix is stored with a bit for each place.  Below 32 bits every row
+    has a scale of 4 bytes, and biases, norms and D stay floats.
     """
     coded, floats, places = 0, 0, 0
     matrices = [cell.table] if hasattr(cell, "table") else []

@@ -111,7 +111,8 @@ class Arrays:
 
 PREPARE = """\
 /* decays from their codes, once */
-static void prepare_layer(float *re, float *im, const signed char *fading, const float *fading_scale,
+static void prepare_layer(float *re, float *im,
+                          const signed char *fading, const float *fading_scale,
                           const signed char *angle, const float *angle_scale, int modes) {{
   int n, h;
   for (n = 0; n < modes; n++) {{
@@ -160,7 +161,9 @@ def c_source(cell: Cell, header: Header, small: bool = False) -> str:
     rows = [arrays.layer(number, layer) for number, layer in enumerate(cell.layers)]
     last = arrays.norm("last_norm", cell.norm)
     if not last:
-        arrays.lines += [f"#define last_norm_{part} ((const float *)0)" for part in ("scale", "shift")]
+        arrays.lines += [
+            f"#define last_norm_{part} ((const float *)0)" for part in ("scale", "shift")
+        ]
     linear = [cell.head] if cell.documents == 1 else [cell.head[0], cell.head[2]]
     for name, layer in zip(("head",) if len(linear) == 1 else ("inner", "head"), linear):
         arrays.weights(name, layer.weight.mT)

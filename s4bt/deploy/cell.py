@@ -8,8 +8,8 @@ pooled    (B, H)      sum of the features so far, or the last ones
 count     (B, 1)      samples so far
 
 One step of a layer is  z <- exp(a) z + u,  y = Re(w z) + D u,  GELU, mixing, and the sum with what
-came in. A batch norm is a scale and a shift by then. ONNX and C files are made from this module, and
-compute what it does.  (the recurrence of a DSS layer: Gupta et al. 2022)
+came in. A batch norm is a scale and a shift by then. ONNX and C files are made from this module,
+and compute what it does.  (the recurrence of a DSS layer: Gupta et al. 2022)
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ class StepLayer(nn.Module):
             )
         a = a.detach()
         self.log_decay, self.angle = nn.Buffer(a.real.clone()), nn.Buffer(a.imag.clone())
-        self.w_re, self.w_im = nn.Buffer(w.detach().real.clone()), nn.Buffer(w.detach().imag.clone())
+        self.w_re, self.w_im = (
+            nn.Buffer(w.detach().real.clone()),
+            nn.Buffer(w.detach().imag.clone()),
+        )
         self.D = nn.Buffer(block.dss.D.detach().clone())
         self.mix = nn.Buffer(block.mix.weight.detach().clone())
         self.bias = nn.Buffer(block.mix.bias.detach().clone())
@@ -175,12 +178,14 @@ class StepModel(nn.Module):
         super().__init__()
         self.cell = cell
 
-    def forward(self, x: Tensor, state: Tensor, pooled: Tensor, count: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, x: Tensor, state: Tensor, pooled: Tensor, count: Tensor
+    ) -> tuple[Tensor, ...]:
         features, *rest = self.cell(x, state, pooled, count)
         return self.cell.answer(features), *rest
 
 
 def multiply_adds(cell: Cell) -> int:
-    """A step's, without the answer: 4 for a pole, 2 for its output weight, H for a mixed channel."""
+    """Of a step, without the answer: 4 for a pole, 2 for its weight, H for a mixed channel."""
     each = [6 * layer.w_re.numel() + layer.D.numel() + layer.mix.numel() for layer in cell.layers]
     return sum(each) + (0 if hasattr(cell, "table") else cell.width)

@@ -1,9 +1,9 @@
 """ONNX files of a stream: one step, and whole sequences, with a readable header.
 
 step       x (B,), state (B, S), pooled (B, H), count (B, 1) -> logits (B, classes), next_state,
-           next_pooled, next_count; of a model that reads two documents features (B, H), not logits
-sequence   the step over x (B, L), by the operator Scan -> logits (B, L, classes), or features, after
-           every sample, and last_state, last_pooled, last_count
+           next_pooled, next_count; a model of two documents puts out features (B, H), not logits
+sequence   samples (B, L), first_state, first_pooled, first_count -> all_logits (B, L, classes), or
+           all_features, after every sample, and last_state, ...: the step, by the operator Scan
 answer     first (B, H), second (B, H), the features of two documents -> logits (B, classes)
 
 What the letters say stands in `s4bt.deploy.cell`. No tensor is complex, B and L are free, and the

@@ -48,22 +48,22 @@ def _poles_in_bits(layer: StepLayer, bits: int, poles: str) -> None:
 
 
 @torch.no_grad()
-def quantised(
-    cell: Cell, bits: int, poles: str = "logarithm", poles_bits: int | None = None
-) -> Cell:
+def quantised(cell: Cell, bits: int, poles: str = "logarithm", only_poles: bool = False) -> Cell:
     """A copy of the cell whose weights have so many bits.
 
     poles: "logarithm", "uniform" (real and imaginary part), or "exact" (not rounded at all);
-    poles_bits: theirs, `bits` unless given. Biases, norms and D stay as they are.
+    only_poles: whether all other weights stay as they are. Biases, norms and D always do.
     Raises ValueError for another choice, or bits that are not in 2..16.
     """
     if poles not in POLES:
         raise ValueError(f"poles is one of {', '.join(POLES)}; got {poles!r}")
     new = copy.deepcopy(cell)
     for layer in new.layers:
-        _poles_in_bits(layer, poles_bits or bits, poles)
-        for name in ("w_re", "w_im", "mix"):
+        _poles_in_bits(layer, bits, poles)
+        for name in () if only_poles else ("w_re", "w_im", "mix"):
             setattr(layer, name, in_bits(getattr(layer, name).mT, bits).mT.contiguous())
+    if only_poles:
+        return new
     if hasattr(new, "table"):
         new.table = in_bits(new.table, bits)
     for part in new.head.modules():

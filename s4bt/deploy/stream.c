@@ -147,11 +147,13 @@ static void stop(const char *where, unsigned long at, const char *what) {
 }
 
 #if !BYTES
+static int blank(int c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
 /* The next word, between blanks; 0 at the end. */
 static int next_word(FILE *file, char *word, const char *where, unsigned long at) {
   int c, n = 0;
-  while ((c = getc(file)) != EOF && strchr(" \t\r\n", c)) continue;
-  for (; c != EOF && !strchr(" \t\r\n", c); c = getc(file)) {
+  while ((c = getc(file)) != EOF && blank(c)) continue;
+  for (; c != EOF && !blank(c); c = getc(file)) {
     if (n >= LONGEST - 1) stop(where, at, "a word of more than 63 characters");
     if (c == 0) stop(where, at, "a byte that is zero");
     word[n++] = (char)c;

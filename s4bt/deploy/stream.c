@@ -43,6 +43,18 @@ static void normalise(int kind, const float *scale, const float *shift, const fl
   }
 }
 
+/* x (1 + erf(x / sqrt 2)) / 2, with erf to 3e-7 and no call (Abramowitz & Stegun, 7.1.28) */
+static float gelu(float x) {
+  const float z = fabsf(x) * 0.70710678f;
+  float t = 1.0f + z * (0.0705230784f + z * (0.0422820123f + z * (0.0092705272f +
+            z * (0.0001520143f + z * (0.0002765672f + z * 0.0000430638f)))));
+  t *= t;
+  t *= t;
+  t *= t;
+  t *= t;
+  return 0.5f * (x + fabsf(x) * (1.0f - 1.0f / t));
+}
+
 /* z <- exp(a) z + v, y = Re(w z) + D v, and u + mix gelu(y) in place of u */
 static void layer_step(const s4_layer *layer, float *restrict u, float *restrict state) {
   float v[WIDTH], y[WIDTH], out[WIDTH];
@@ -63,10 +75,10 @@ static void layer_step(const s4_layer *layer, float *restrict u, float *restrict
     }
   }
   for (h = 0; h < WIDTH; h++) out[h] = u[h] + layer->bias[h];
+  for (h = 0; h < WIDTH; h++) y[h] = gelu(y[h]);
   for (k = 0; k < WIDTH; k++) {
-    const float gelu = 0.5f * y[k] * (1.0f + erff(y[k] * 0.70710678f));
     const weight *restrict row = layer->mix + k * WIDTH;
-    for (h = 0; h < WIDTH; h++) out[h] += SCALED(row[h], layer->mix_scale, k) * gelu;
+    for (h = 0; h < WIDTH; h++) out[h] += SCALED(row[h], layer->mix_scale, k) * y[k];
   }
   normalise(layer->prenorm ? 0 : layer->norm, layer->norm_scale, layer->norm_shift, out, u);
 }
@@ -127,7 +139,7 @@ void s4_answer(const s4_stream *first, const s4_stream *second, float *logits) {
     x[3 * WIDTH + h] = x[h] * x[WIDTH + h];
   }
   linear(inner, inner_scale, inner_bias, 4 * WIDTH, WIDTH, x, y);
-  for (h = 0; h < WIDTH; h++) y[h] = 0.5f * y[h] * (1.0f + erff(y[h] * 0.70710678f));
+  for (h = 0; h < WIDTH; h++) y[h] = gelu(y[h]);
   linear(head, head_scale, head_bias, WIDTH, CLASSES, y, logits);
 }
 #endif

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -22,14 +23,15 @@ CLASSES = {
 
 
 def header_of(
-    model: S4Model, task: str = "", info=None, length: int = 0, method: str = "", results: str = ""
+    model: S4Model,
+    task: str = "",
+    info: Any = None,
+    words: list[str] | None = None,
+    length: int = 0,
+    method: str = "",
+    results: str = "",
 ) -> Header:
-    """What is known of a model; info: of a prepared task (`s4bt.tasks.Info`)."""
-    words: list[str] = []
-    if task == "listops":
-        from s4bt.tasks.listops import TOKENS
-
-        words = ["", *TOKENS[1:-1]][: model.vocabulary]
+    """What is known of a model; info: of a prepared task, with mean, std and symbols."""
     read = (
         {} if info is None else {name: getattr(info, name) for name in ("mean", "std", "symbols")}
     )
@@ -38,7 +40,7 @@ def header_of(
         method=method,
         ranks=[layer.state for layer in model.dss_layers()],
         vocabulary=model.vocabulary,
-        words=words,
+        words=words or [],
         classes=CLASSES.get(task, [str(k) for k in range(model.classes)]),
         length=length,
         norm=model.norm_kind,

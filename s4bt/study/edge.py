@@ -38,8 +38,10 @@ from s4bt.tasks import Dataset, Split
 from s4bt.tasks.listops import TOKENS
 
 ENOUGH, FEW = 500, 100  # test examples that are asked; with rounded states, which go step by step
+WORDS = ["", *TOKENS[1:]]  # of listops, by their codes
 STEPS, NEAR = 10_000, 1e-5  # how far streams are compared, and how near they have to be
-METHODS, RANKS = ("bt-discrete", "h2", "weighted"), (16, 8, 4)
+WHOLE, EXAMPLE = "untruncated", "weighted"  # no method; that of the models that are deployed
+METHODS, RANKS = ("bt-discrete", "h2", EXAMPLE), (16, 8, 4)
 BITS, STATE_BITS, SHARES = (16, 8, 6, 5, 4), (16, 8, 6), (0.25, 0.5, 0.75, 0.9)
 TOGETHER = ((8, 8, 0.0), (8, 6, 0.0), (8, 8, 0.5), (4, 8, 0.5))  # rank, bits, share
 
@@ -74,19 +76,20 @@ def source(scale: str, task: str, grid: Grid) -> str:
 
 
 def example(scale: str, task: str, grid: Grid) -> tuple[S4Model, Dataset, int]:
-    """The first seed's model, truncated by `weighted` to 8 modes, or half of what it has."""
-    run = run_of("edge", scale, task, 1, arm="edge", method="weighted", seed=grid.seeds[0])
+    """The first seed's model, truncated by EXAMPLE to 8 modes, or half of what it has."""
+    run = run_of("edge", scale, task, 1, arm="edge", method=EXAMPLE, seed=grid.seeds[0])
     model, dataset, sequences, _ = start_of(run)
     rank = min(8, model.dss_layers()[0].state // 2)
-    return quietly(model, rank, "weighted", sequences)[0].eval(), dataset, rank
+    return quietly(model, rank, EXAMPLE, sequences)[0].eval(), dataset, rank
 
 
 def header(
-    scale: str, task: str, grid: Grid, small: S4Model, dataset: Dataset, method: str = "weighted"
+    scale: str, task: str, grid: Grid, small: S4Model, dataset: Dataset, method: str = EXAMPLE
 ) -> Header:
     """What the files say of the model."""
     length = dataset["train"].x.shape[-1]
-    return header_of(small, task, dataset.info, length, method, source(scale, task, grid))
+    words = WORDS[: small.vocabulary] if task == "listops" else []
+    return header_of(small, task, dataset.info, words, length, method, source(scale, task, grid))
 
 
 def _samples(dataset: Dataset, count: int) -> torch.Tensor:
@@ -135,7 +138,7 @@ def _onnx_probabilities(cell: Cell, path: Path, x: torch.Tensor) -> np.ndarray:
 
 
 def _c_probabilities(path: Path, x: torch.Tensor, dataset: Dataset) -> np.ndarray:
-    info, words = dataset.info, ["", *TOKENS[1:]]
+    info, words = dataset.info, WORDS
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "model"
         flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O3"]
@@ -167,7 +170,7 @@ def edge_runs(scale: str, task: str, seeds: list[int]) -> list[dict]:
     """One run per seed and method, and one of the untruncated model."""
     return [
         run_of("edge", scale, task, 1, arm="edge", method=method, seed=seed)
-        for method in ("untruncated", *METHODS)
+        for method in (WHOLE, *METHODS)
         for seed in seeds
     ]
 
@@ -211,9 +214,9 @@ def edge_run(run: dict, folder: Path, progress, _: Path) -> dict[str, Any]:
     method, rows = run["method"], []
     references: dict = {}
     whole = model.dss_layers()[0].state
-    for rank in (whole,) if method == "untruncated" else [r for r in RANKS if r < whole]:
+    for rank in (whole,) if method == WHOLE else [r for r in RANKS if r < whole]:
         small = model
-        if method != "untruncated":
+        if method != WHOLE:
             small, _ = quietly(model, rank, method, sequences, references)
         cell = Cell(small)
         row = {"method": method, "rank": rank, "seed": run["seed"]}
@@ -222,10 +225,10 @@ def edge_run(run: dict, folder: Path, progress, _: Path) -> dict[str, Any]:
         rows.append(row | cost | {"what": "floats", "bits": 32, "accuracy": exact})
         rows += _weights(cell, dataset, row)
         rows += _states(cell, few, row)
-        for share in SHARES if method == "untruncated" else ():
+        for share in SHARES if method == WHOLE else ():
             own = {"what": "pruned", "bits": 32, "share": share, "bytes": bytes_of(cell, 32, share)}
             rows.append(row | own | {"accuracy": accuracy(Sequences(pruned(cell, share)), dataset)})
-        for r, bits, share in TOGETHER if method == "weighted" else ():
+        for r, bits, share in TOGETHER if method == EXAMPLE else ():
             if r == rank:
                 both = quantised(pruned(cell, share), bits)
                 own = {"what": "together", "bits": bits, "share": share}

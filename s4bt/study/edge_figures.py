@@ -8,8 +8,10 @@ import torch
 
 from s4bt.deploy.bits import quantised
 from s4bt.deploy.cell import Cell
+from s4bt.reduction.methods import METHODS
 from s4bt.study.styles import method_style
 
+EXAMPLE = ("weighted",)  # the method whose models are deployed
 LINES = {"logarithm": "-", "uniform": ":"}
 
 
@@ -26,7 +28,7 @@ def bits(axes, rows: pd.DataFrame, what: str = "weights") -> None:
     )
     for ax, (rank, part) in zip(axes, lost.groupby("rank", sort=False)):
         for (method, poles), line in part.groupby(["method", "poles"], sort=False):
-            known = method_style(method) if method != "untruncated" else {"color": "#333333"}
+            known = method_style(method) if method in METHODS else {"color": "#333333"}
             mean = line.groupby("bits").lost.mean()
             name = f"{method}, {poles}"
             ax.plot(mean.index, mean, **(known | {"ls": LINES[poles], "ms": 4, "label": name}))
@@ -40,7 +42,7 @@ def pareto(ax, rows: pd.DataFrame) -> None:
     whole = rows.method == "untruncated"
     log = rows.poles.isin(["logarithm"]) | rows.poles.isna()
     kinds = {
-        "truncation alone": (rows.what == "floats") & ((rows.method == "weighted") | whole),
+        "truncation alone": (rows.what == "floats") & (rows.method.isin(EXAMPLE) | whole),
         "rounding alone": whole & (rows.what.isin(["floats", "weights"])) & log,
         "pruning alone": whole & rows.what.isin(["floats", "pruned"]),
         "all together": rows.what == "together",

@@ -1,7 +1,7 @@
 """What a step of a stream costs against the modes kept: results/bench/edge.csv and its figure.
 
-One thread; PyTorch as it is called (eager), onnxruntime, the C program; the layer by itself, and the
-whole model (vocabulary 256, two layers, width 32, as at scale laptop). *Floor* is the time in
+One thread; PyTorch as it is called (eager), onnxruntime, the C program; the layer by itself, and
+the whole model (vocabulary 256, two layers, width 32, as at scale laptop). *Floor* is the time in
 which memory delivers the parameters that a step reads. Microcontrollers: a Cortex-M4F computes 42
 to 52 million operations a second (S-Edge), and a sample at 16 kHz leaves 62 microseconds.
 """

@@ -406,10 +406,12 @@ def test_states_in_bits_come_nearer_with_feedback():
     torch.manual_seed(0)
     model = S4Model(0, 3, layers=1, width=8, state=8).eval()
     x, cell = samples(model, 200), Cell(model)
-    exact = Sequences(cell)(x)
-    assert torch.allclose(Sequences(cell, 16)(x), exact, atol=1e-3)
-    plain, fed = (Sequences(cell, 6, feedback)(x) for feedback in (False, True))
+    exact, known = Sequences(cell)(x), samples(model, 200, seed=1).expand(3, -1)
+    assert torch.allclose(Sequences(cell, 16, calibration=known)(x), exact, atol=1e-3)
+    plain, fed = (Sequences(cell, 6, feedback, known)(x) for feedback in (False, True))
     assert float((fed - exact).norm()) < float((plain - exact).norm())
+    with pytest.raises(ValueError, match="need calibration"):
+        Sequences(cell, 8)
 
 
 def test_pruning_takes_the_smallest_and_counts_what_is_left():

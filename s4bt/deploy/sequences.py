@@ -19,19 +19,52 @@ def _exponents(layer: StepLayer) -> Tensor:
     return torch.log(torch.where(decay == 0, 1e-30, decay))
 
 
+def _reached(layer: StepLayer, v: Tensor) -> Tensor:
+    """The largest real or imaginary part of each state, (H, N), on inputs v (B, L, H)."""
+    decay = torch.complex(layer.decay_re, layer.decay_im)
+    z = torch.zeros(v.shape[0], *decay.shape, dtype=decay.dtype, device=v.device)
+    largest = torch.zeros(decay.shape, device=v.device)
+    for t in range(v.shape[1]):
+        z = decay * z + v[:, t, :, None]
+        size = torch.maximum(z.real.abs(), z.imag.abs()).amax(0)
+        largest = torch.maximum(largest, size)
+    return largest
+
+
 class Sequences(nn.Module):
     """x (B, L), or (B, 2, L), and lengths -> logits (B, classes), as `S4Model` answers.
 
     state_bits: of the numbers of the state, None for floats; feedback: whether what rounding leaves
-    is added to the next state (error feedback). With rounded states it goes step by step.
+    is added to the next state (error feedback). With rounded states it goes step by step, and codes
+    are spread over what states reach on `calibration`, training examples x, or (x, lengths).
+    Raises ValueError for bits without them.
     """
 
-    def __init__(self, cell: Cell, state_bits: int | None = None, feedback: bool = False):
+    def __init__(
+        self,
+        cell: Cell,
+        state_bits: int | None = None,
+        feedback: bool = False,
+        calibration: Tensor | tuple[Tensor, Tensor | None] | None = None,
+    ):
         super().__init__()
-        self.cell, self.state_bits, self.feedback = cell, state_bits, feedback
+        self.cell, self.state_bits, self.feedback = cell, None, feedback
+        self.largest: dict[StepLayer, Tensor] = {}
+        if state_bits is None:
+            return
+        if calibration is None:
+            raise ValueError("states in bits need calibration, training examples")
+        self.measuring = True
+        given = calibration if isinstance(calibration, tuple) else (calibration, None)
+        self(*given)
+        self.measuring, self.state_bits = False, state_bits
+
+    measuring = False
 
     def _layer(self, layer: StepLayer, u: Tensor) -> Tensor:
         v = layer.norm(u) if layer.prenorm else u
+        if self.measuring:
+            self.largest[layer] = _reached(layer, v)
         if self.state_bits is None:
             w = torch.complex(layer.w_re, layer.w_im)
             rows = v.permute(2, 0, 1).contiguous()  # (H, B, L)
@@ -46,16 +79,11 @@ class Sequences(nn.Module):
         assert self.state_bits is not None
         decay = torch.complex(layer.decay_re, layer.decay_im)
         w = torch.complex(layer.w_re, layer.w_im)
-        # the largest a state can get on inputs like these, to which the codes are spread
         most = 2 ** (self.state_bits - 1) - 1
-        z = torch.zeros(v.shape[0], *decay.shape, dtype=decay.dtype, device=v.device)
-        largest = torch.zeros(decay.shape, device=v.device)
-        for t in range(v.shape[1]):
-            z = decay * z + v[:, t, :, None]
-            size = torch.maximum(z.real.abs(), z.imag.abs()).amax(0)
-            largest = torch.maximum(largest, size)
+        largest = self.largest[layer]
         step = torch.where(largest > 0, largest, 1) / most
-        z, left, found = torch.zeros_like(z), torch.zeros_like(z), []
+        z = torch.zeros(v.shape[0], *decay.shape, dtype=decay.dtype, device=v.device)
+        left, found = torch.zeros_like(z), []
         for t in range(v.shape[1]):
             exact = decay * z + v[:, t, :, None] + left
             codes = torch.complex((exact.real / step).round(), (exact.imag / step).round())

@@ -197,11 +197,13 @@ def _weights(cell: Cell, dataset: Dataset, row: dict) -> list[dict]:
     return found
 
 
-def _states(cell: Cell, dataset: Dataset, row: dict) -> list[dict]:
+def _states(cell: Cell, dataset: Dataset, row: dict, known: tuple) -> list[dict]:
+    """The state in few bits, over what it reaches on training sequences `known`."""
     found = []
     for bits in (None, *STATE_BITS):
         for feedback in (False, True) if bits else (False,):
-            model = Sequences(cell, bits, feedback)
+            with torch.no_grad():
+                model = Sequences(cell, bits, feedback, known)
             own = {"what": "state", "bits": bits or 32, "feedback": feedback}
             found.append(row | own | {"accuracy": accuracy(model, dataset)})
     return found
@@ -224,7 +226,8 @@ def edge_run(run: dict, folder: Path, progress, _: Path) -> dict[str, Any]:
         exact = accuracy(Sequences(cell), dataset)
         rows.append(row | cost | {"what": "floats", "bits": 32, "accuracy": exact})
         rows += _weights(cell, dataset, row)
-        rows += _states(cell, few, row)
+        some = tuple(None if part is None else part[:FEW] for part in sequences)
+        rows += _states(cell, few, row, some)
         for share in SHARES if method == WHOLE else ():
             own = {"what": "pruned", "bits": 32, "share": share, "bytes": bytes_of(cell, 32, share)}
             rows.append(row | own | {"accuracy": accuracy(Sequences(pruned(cell, share)), dataset)})

@@ -430,3 +430,31 @@ def test_save_c_is_whole_or_not_there(tmp_path):
     save_c(Cell(model), Header(task="*/ oops"), tmp_path / "m.c")
     assert "task: * / oops" in (tmp_path / "m.c").read_text()
     assert list(tmp_path.iterdir()) == [tmp_path / "m.c"]
+
+
+def test_executorch_computes_a_step_where_it_is_installed(tmp_path):
+    pytest.importorskip(
+        "executorch", reason="executorch is not installed: pip install '.[executorch]'"
+    )
+    from executorch.runtime import Runtime
+
+    from s4bt.deploy.executorch_file import save_executorch
+
+    torch.manual_seed(0)
+    model = S4Model(layers=1, width=4, state=3, **KINDS["bytes"]).eval()
+    cell, x = Cell(model), samples(model, 200)
+    save_executorch(cell, tmp_path / "step.pte")
+    step = Runtime.get().load_program(tmp_path / "step.pte").load_method("forward")
+    states = list(cell.start())
+    for t in range(200):
+        out, *states = step.execute([x[:, t].contiguous(), *states])
+    assert torch.allclose(out, model(x), atol=1e-5)
+
+
+def test_what_is_not_installed_is_named_with_the_remedy(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_model(S4Model(layers=1, width=4, state=3, **KINDS["bytes"]), path)
+    for command, module in (("onnx", "onnx"), ("executorch", "executorch")):
+        out = str(tmp_path / "out")
+        code, _, err = at_the_command_line(command, str(path), "-o", out, without=[module])
+        assert code == 1 and "is not installed: pip install" in err and "Traceback" not in err

@@ -67,6 +67,7 @@ HOUSE = {
         "models",
         "onnx_files",
         "c_source",
+        "executorch_file",
         "stream",
         "__main__",
     ],

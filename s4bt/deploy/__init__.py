@@ -5,6 +5,7 @@ bits         weights in a few bits, and without the smallest ones
 models       safetensors with a header in words
 onnx_files   ONNX, one step and whole sequences
 c_source     one file of C99
+executorch_file   ExecuTorch, one step
 stream       ONNX at the command line
 """
 
@@ -14,6 +15,7 @@ _HOMES = {
     "bits": ["bytes_of", "pruned", "quantised"],
     "c_source": ["c_source", "save_c"],
     "cell": ["Cell", "multiply_adds"],
+    "executorch_file": ["save_executorch"],
     "header": ["Header"],
     "models": ["header_of", "load_stream", "save_stream"],
     "onnx_files": ["save_onnx"],

@@ -1,4 +1,4 @@
-"""python -m s4bt.deploy onnx | c | stream"""
+"""python -m s4bt.deploy onnx | c | executorch | stream"""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def _parser() -> argparse.ArgumentParser:
     onnx.add_argument("--sequence", action="store_true", help="whole sequences")
     c = commands.add_parser("c", help="one C99 file")
     c.add_argument("--int8", action="store_true", help="weights in 8 bits")
-    for command in (onnx, c):
+    executorch = commands.add_parser("executorch", help="an ExecuTorch program of one step")
+    for command in (onnx, c, executorch):
         command.add_argument("model", type=Path, help="a safetensors file of this project")
         command.add_argument("-o", "--output", type=Path, required=True)
     stream = commands.add_parser("stream", help="samples from standard input, probabilities out")
@@ -42,10 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
             from s4bt.deploy.onnx_files import save_onnx
 
             save_onnx(Cell(model), header, given.output, "sequence" if given.sequence else "step")
-        else:
+        elif given.command == "c":
             from s4bt.deploy.c_source import save_c
 
             save_c(Cell(model), header, given.output, given.int8)
+        else:
+            from s4bt.deploy.executorch_file import save_executorch
+
+            save_executorch(Cell(model), given.output)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -211,7 +211,7 @@ def save_onnx(cell: Cell, header: Header, path: Path | str, kind: str = "step") 
     try:
         import onnx
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed: pip install 's4bt[edge]'") from error
+        raise UserError(f"{error.name} is not installed: pip install onnx") from error
     model = _model(cell, kind)
     onnx.helper.set_model_props(model, header.as_strings() | {"kind": kind})
     onnx.checker.check_model(model, full_check=True)

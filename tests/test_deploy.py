@@ -179,7 +179,7 @@ def test_the_c_program_answers_as_the_model_does(model, small, tmp_path):
         assert code == 0 and not err
         assert np.abs(shown(out.splitlines()[-1]) - wanted).max() < (1e-4 if small else 1e-5)
     said = re.search(r"bytes of weights: (\d+)", source)[1]
-    assert small or int(said) == bytes_of(cell)
+    assert int(said) == bytes_of(cell, 8 if small else 32)
     assert f"bytes of state: {bytes_of_state(cell, small)}" in source
     assert f"multiply-adds a step: {multiply_adds(cell)}" in source
     assert "malloc" not in source
@@ -321,7 +321,8 @@ def test_a_model_and_its_header_come_back(model, tmp_path):
     about = header_of(model, "text", length=256, method="weighted", results="s0 abc")
     save_stream(model, about, tmp_path / "m.safetensors")
     again, found = load_stream(tmp_path / "m.safetensors")
-    assert found == about and found.classes == ["negative", "positive"] and found.format == FORMAT
+    names = ["negative", "positive"] if model.classes == 2 else list("0123")[: model.classes]
+    assert found == about and found.classes == names and found.format == FORMAT
     x = samples(model, 30)
     assert torch.equal(again(x), model(x))
     assert torch.equal(load_model(tmp_path / "m.safetensors").eval()(x), model(x))
@@ -369,8 +370,12 @@ def test_the_command_line_makes_the_files(tmp_path):
 
 def test_rounding_is_within_half_a_step_and_keeps_the_ends():
     x = torch.linspace(-3, 3, 50)[None] * torch.tensor([[1.0], [100.0], [0.0]])
-    codes, scale = rounded(x, 6)
+    codes, scale, middle = rounded(x, 6)
     assert codes.abs().max() == 31 and (codes * scale - x).abs().max() <= 100 * 3 / 31 / 2 * 1.001
+    assert not middle.any()
+    codes, scale, middle = rounded(x + 50, 6, centred=True)
+    assert torch.allclose(middle, torch.tensor(50.0)) and codes.min() == -31
+    assert (codes * scale + middle - x - 50).abs().max() <= 100 * 3 / 31 / 2 * 1.001
     assert torch.equal(in_bits(x, 16)[2], torch.zeros(50))
     with pytest.raises(ValueError, match="bits must be a whole number from 2 to 16"):
         in_bits(x, 1)
@@ -409,7 +414,14 @@ def test_states_in_bits_come_nearer_with_feedback():
     exact, known = Sequences(cell)(x), samples(model, 200, seed=1).expand(3, -1)
     assert torch.allclose(Sequences(cell, 16, calibration=known)(x), exact, atol=1e-3)
     plain, fed = (Sequences(cell, 6, feedback, known)(x) for feedback in (False, True))
-    assert float((fed - exact).norm()) < float((plain - exact).norm())
+    assert float((fed - exact).norm()) < 0.7 * float((plain - exact).norm())
+    # wherever the poles are: angles of about three
+    with torch.no_grad():
+        cell.layers[0].angle += 3
+    cell.layers[0].refresh()
+    exact = Sequences(cell)(x)
+    plain, fed = (Sequences(cell, 6, feedback, known)(x) for feedback in (False, True))
+    assert float((fed - exact).norm()) < 0.9 * float((plain - exact).norm())
     with pytest.raises(ValueError, match="need calibration"):
         Sequences(cell, 8)
 
@@ -422,12 +434,12 @@ def test_pruning_takes_the_smallest_and_counts_what_is_left():
     assert float(half[half != 0].abs().min()) >= float(cell.layers[0].mix[half == 0].abs().max())
     assert torch.equal(pruned(cell, 0.0).layers[0].mix, cell.layers[0].mix)
     assert bytes_of(cell, 32, 0.5) == bytes_of(cell) - 4 * 32 + 8
-    assert bytes_of(cell, 8) < 0.5 * bytes_of(cell)
+    assert bytes_of(cell, 8) < 0.6 * bytes_of(cell)
 
 
 def test_save_c_is_whole_or_not_there(tmp_path):
     model = S4Model(5, 2, layers=1, width=4, state=2)
-    save_c(Cell(model), Header(task="*/ oops"), tmp_path / "m.c")
+    save_c(Cell(model), Header(task="*/ oops", vocabulary=5), tmp_path / "m.c")
     assert "task: * / oops" in (tmp_path / "m.c").read_text()
     assert list(tmp_path.iterdir()) == [tmp_path / "m.c"]
 
@@ -458,3 +470,145 @@ def test_what_is_not_installed_is_named_with_the_remedy(tmp_path):
         out = str(tmp_path / "out")
         code, _, err = at_the_command_line(command, str(path), "-o", out, without=[module])
         assert code == 1 and "is not installed: pip install" in err and "Traceback" not in err
+
+
+@gcc
+def test_nothing_in_a_header_gets_out_of_its_place_in_the_c_program(tmp_path):
+    torch.manual_seed(0)
+    model = S4Model(layers=1, width=3, state=1, vocabulary=4, classes=2).eval()
+    bad = "*/ #error \n /* \\\n ??/ " + chr(34)
+    about = Header(
+        vocabulary=4,
+        words=["", "ü", "a\n b", "c" + chr(34) + "\\"],
+        classes=["größer", "%s" + chr(34) + "??/"],
+        **dict.fromkeys(("task", "method", "revision", "results", "version"), bad),
+    )
+    program = compiled(tmp_path, c_source(Cell(model), about), *SANITIZED)
+    code, out, err = asked(program, given="ü ü".encode())
+    assert code == 0 and "größer" in out and '%s"??/' in out, err
+
+
+@gcc
+def test_the_c_program_refuses_what_it_cannot_answer(tmp_path):
+    model = S4Model(layers=1, width=3, state=2, **KINDS["numbers"]).eval()
+    program = compiled(tmp_path, c_source(Cell(model), header(model)), *SANITIZED)
+    assert "sample 1: a number that is not finite" in asked(program, given=b"1e39")[2]
+    for arguments in (["abc"], ["-1"], ["3", "4"]):
+        code, out, err = asked(program, *arguments, given=b"1 2")
+        assert code == 1 and "samples between two answers" in err and not out
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([program], input=b"1 2", stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1 and b"it cannot be written" in done.stderr
+
+
+@gcc
+def test_the_c_program_is_a_part_of_another_one(tmp_path):
+    model = S4Model(layers=1, width=3, state=2, **KINDS["numbers"]).eval()
+    (tmp_path / "model.c").write_text(c_source(Cell(model), header(model)))
+    (tmp_path / "other.c").write_text(
+        '#define S4_NO_MAIN\n#include "model.c"\n'
+        "int main(void) { static s4_stream s; float y[CLASSES];"
+        " s4_init(&s); s4_step(&s, 1.0f); s4_answer(&s, y); return y[0] != y[0]; }\n"
+    )
+    command = ["gcc", *FLAGS, "other.c", "-lm", "-o", "other"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert subprocess.run([tmp_path / "other"]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"state": 1, "width": 1, "classes": 1, "vocabulary": 2},
+        {"width": 7, "separate_dt": True},
+        {"width": 5, "version": "softmax", "length": 100},
+        {
+            "layers": 3,
+            "sharing": ["tied", "per-channel", "tied"],
+            "prenorm": False,
+            "norm": "layer",
+        },
+    ],
+)
+@torch.no_grad()
+def test_all_options_of_a_model_are_those_of_its_cell(options):
+    torch.manual_seed(0)
+    known = {"vocabulary": 6, "classes": 2, "layers": 2, "width": 4, "state": 3} | options
+    model = S4Model(**known).eval()
+    x, cell = samples(model, 60), Cell(model)
+    assert torch.allclose(Sequences(cell)(x), model(x), atol=1e-5)
+    states = cell.start()
+    for t in range(60):
+        out, *states = cell(x[:, t], *states)
+    assert torch.allclose(cell.answer(out), model(x), atol=1e-5)
+
+
+def test_a_cell_leaves_its_model_alone_and_does_not_follow_it():
+    torch.manual_seed(0)
+    model = S4Model(5, 2, layers=1, width=4, state=2).train()
+    cell = Cell(model)
+    assert model.training
+    before = cell.head.weight.clone()
+    with torch.no_grad():
+        model.head.weight += 1
+    assert torch.equal(cell.head.weight, before)
+    with torch.no_grad():
+        model.blocks[0].dss.log_dt[0] = 1e4
+    with pytest.raises(UserError, match="holds numbers that are not finite"):
+        Cell(model)
+
+
+def test_a_mean_over_very_many_samples_stays_a_mean():
+    cell = Cell(S4Model(5, 2, layers=1, width=4, state=2).eval())
+    state, pooled, count = cell.start()
+    features, state, pooled, _ = cell(torch.tensor([1]), state, pooled + 1, count + 2.0**24)
+    assert float((pooled - 1).abs().max()) < 1e-5 and torch.equal(features, pooled)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"std": 0.0}, "std in its header is 0.0"),
+        ({"mean": "abc"}, "mean in its header is 'abc'"),
+        ({"mean": None}, "mean in its header is None"),
+        ({"classes": [1, 2]}, r"classes in its header is \[1, 2\]"),
+        ({"words": 5}, "words in its header is 5"),
+        ({"length": "12 x"}, "length in its header is '12 x'"),
+        ({"vocabulary": 7}, "speaks of vocabulary 7, .* the model has 5"),
+        ({"classes": ["a"]}, "speaks of .* 1 classes, and the model has 5, 1 and 2"),
+        ({"words": list("abcdef")}, "more words than the vocabulary of 5"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(change, message, tmp_path):
+    model, path = S4Model(5, 2), tmp_path / "m.safetensors"
+    about = header_of(model)
+    object.__setattr__(about, "ranks", list(about.ranks))
+    for name, value in change.items():
+        object.__setattr__(about, name, value)
+    save_stream(model, about, path)
+    with pytest.raises(UserError, match=message):
+        load_stream(path)
+
+
+def test_characters_have_no_c_program():
+    model = S4Model(5, 2, layers=1, width=4, state=2)
+    with pytest.raises(UserError, match="samples of this model are characters"):
+        c_source(Cell(model), Header(vocabulary=5, symbols="\0□abc"))
+
+
+def test_an_output_that_is_a_folder_or_the_model_itself_is_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_model(S4Model(5, 2, layers=1, width=4, state=2), path)
+    (tmp_path / "kept").write_text("x")
+    for out, message in ((tmp_path, "is a folder"), (path, "is the model itself"), (".", "folder")):
+        code, _, err = at_the_command_line("c", str(path), "-o", str(out))
+        assert code == 1 and message in err and "Traceback" not in err
+    assert (tmp_path / "kept").exists() and load_model(path)
+
+
+def test_a_long_word_of_any_bytes_is_one_message():
+    import io
+
+    from s4bt.deploy.stream import words_of
+
+    with pytest.raises(UserError, match="a word of more than 63 bytes"):
+        list(words_of(io.BytesIO(b"\xff" * 80)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -22,8 +23,23 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("-o", "--output", type=Path, required=True)
     stream = commands.add_parser("stream", help="samples from standard input, probabilities out")
     stream.add_argument("model", type=Path, help="an ONNX file of one step")
-    stream.add_argument("--every", type=int, default=1, help="samples between two lines")
+    stream.add_argument("--every", type=_samples, default=1, help="samples between two lines")
     return parser
+
+
+def _check_output(output: Path, model: Path) -> None:
+    """Raise UserError for a folder, no name, or the model itself."""
+    if not output.name or output.is_dir():
+        raise UserError(f"{output} is a folder; -o takes the name of a file")
+    if output.exists() and model.exists() and output.samefile(model):
+        raise UserError(f"{output} is the model itself; -o takes the name of another file")
+
+
+def _samples(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,11 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
         if given.command == "stream":
             from s4bt.deploy.stream import run
 
-            run(given.model, max(0, given.every))
+            run(given.model, given.every)
             return 0
         from s4bt.deploy.cell import Cell
         from s4bt.deploy.models import load_stream
 
+        _check_output(given.output, given.model)
         model, header = load_stream(given.model)
         if given.command == "onnx":
             from s4bt.deploy.onnx_files import save_onnx
@@ -51,11 +68,12 @@ def main(arguments: list[str] | None = None) -> int:
             from s4bt.deploy.executorch_file import save_executorch
 
             save_executorch(Cell(model), given.output)
+    except (KeyboardInterrupt, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody listens any more
+        return 130
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, BrokenPipeError):
-        return 130
     return 0
 
 

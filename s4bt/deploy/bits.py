@@ -4,7 +4,8 @@ q = round(x / scale), with scale = max |x| / (2^(bits - 1) - 1) for each row of 
 
 A discrete pole lambda near the unit circle loses its memory, or grows, when its real and imaginary
 part are rounded: 1 - |lambda| is what matters, and a grid of 8 bits is coarser. So a pole is kept
-as log(-log |lambda|) and its angle, which no rounding takes out of the circle.
+as log(-log |lambda|) and its angle, around the middle of their row: a relative error of its memory,
+and it stays inside (in single precision up to memories of 10^7 steps).
 """
 
 from __future__ import annotations
@@ -21,30 +22,42 @@ from s4bt.reduction.checks import whole_number
 POLES = ("logarithm", "uniform", "exact")
 
 
-def rounded(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Codes (rows, columns) as int32 and scales (rows, 1): x is nearly codes * scale."""
+def rounded(x: Tensor, bits: int, centred: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes (rows, columns) as int32, scales and middles (rows, 1): x is codes * scale + middle.
+
+    centred: whether a row's middle is that of its range, not 0.
+    """
     most = 2 ** (whole_number(bits, "bits", 2, 16) - 1) - 1
-    scale = x.abs().amax(-1, keepdim=True) / most
+    middle = (x.amax(-1, keepdim=True) + x.amin(-1, keepdim=True)) / 2 * centred
+    scale = (x - middle).abs().amax(-1, keepdim=True) / most
     scale = torch.where(scale > 0, scale, 1.0).to(torch.float32)
-    return (x / scale).round().clamp(-most, most).to(torch.int32), scale
+    middle = middle.to(torch.float32)
+    codes = ((x - middle) / scale).round().clamp(-most, most).to(torch.int32)
+    return codes, scale, middle
 
 
-def in_bits(x: Tensor, bits: int) -> Tensor:
-    """x rounded to so many bits."""
-    codes, scale = rounded(x.reshape(x.shape[0], -1) if x.dim() > 1 else x[None], bits)
-    return (codes * scale).reshape(x.shape).to(x.dtype)
+def in_bits(x: Tensor, bits: int, centred: bool = False) -> Tensor:
+    """x (rows, columns) rounded to so many bits."""
+    codes, scale, middle = rounded(x, bits, centred)
+    return (codes * scale + middle).to(x.dtype)
+
+
+def turn(layer: StepLayer) -> Tensor:
+    """The angles of a layer's poles, from -pi to pi, (H, N)."""
+    return torch.remainder(layer.angle + math.pi, 2 * math.pi) - math.pi
 
 
 def _poles_in_bits(layer: StepLayer, bits: int, poles: str) -> None:
     if poles == "logarithm":
-        fading, angle = torch.log(-layer.log_decay), layer.angle
-        turn = torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
-        layer.log_decay = -torch.exp(in_bits(fading.mT, bits).mT)
-        layer.angle = in_bits(turn.mT, bits).mT
-        layer.refresh()
+        fading = torch.log(-layer.log_decay)
+        angle = in_bits(turn(layer).mT, bits, True).mT
+        layer.log_decay = -torch.exp(in_bits(fading.mT, bits, True).mT)
+        layer.angle = angle
     elif poles == "uniform":
-        layer.decay_re = in_bits(layer.decay_re.mT, bits).mT
-        layer.decay_im = in_bits(layer.decay_im.mT, bits).mT
+        re, im = (in_bits(x.mT, bits).mT for x in (layer.decay_re, layer.decay_im))
+        z = torch.complex(re.double(), im.double())
+        layer.log_decay, layer.angle = torch.log(z.abs().clamp_min(1e-30)), torch.angle(z)
+    layer.refresh()
 
 
 @torch.no_grad()
@@ -74,40 +87,61 @@ def quantised(cell: Cell, bits: int, poles: str = "logarithm", only_poles: bool 
 
 @torch.no_grad()
 def pruned(cell: Cell, share: float) -> Cell:
-    """A copy of the cell without the smallest `share` of each mixing matrix, by magnitude."""
+    """A copy of the cell without the smallest `share` of each mixing matrix, by magnitude.
+
+    Raises ValueError for a share that is not in 0..1.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must lie in 0..1; got {share}")
     new = copy.deepcopy(cell)
     for layer in new.layers:
         size = layer.mix.abs().flatten()
         gone = int(share * len(size))
         if gone:
-            least = size.kthvalue(gone).values
-            layer.mix = torch.where(layer.mix.abs() > least, layer.mix, 0)
+            left = layer.mix.flatten().clone()
+            left[size.argsort(stable=True)[:gone]] = 0
+            layer.mix = left.reshape(layer.mix.shape)
     return new
 
 
-def bytes_of(cell: Cell, bits: int = 32, share: float = 0.0) -> int:
+def bytes_of(
+    cell: Cell,
+    bits: int = 32,
+    share: float = 0.0,
+    poles: str = "logarithm",
+    only_poles: bool = False,
+) -> int:
     """Of all weights, in so many bits, without a `share` of the mixing matrices.
 
     What is left of a pruned matrix is stored with a bit for each place.  Below 32 bits every row
-    has a scale of 4 bytes, and biases, norms and D stay floats.
+    that is coded has a scale of 4 bytes, those of poles as logarithms a middle, too; biases, norms
+    and D stay floats.  poles, only_poles: as of `quantised`.
     """
-    coded, floats, places = 0, 0, 0
-    matrices = [cell.table] if hasattr(cell, "table") else []
+    coded = floats = places = 0
+
+    def add(count: int, rows: int, exact: bool = False, centred: bool = False) -> None:
+        nonlocal coded, floats
+        if bits == 32 or exact:
+            floats += count
+        else:
+            coded += count
+            floats += rows * (2 if centred else 1)
+
+    if hasattr(cell, "table"):
+        add(cell.table.numel(), len(cell.table), only_poles)
+    else:
+        floats += cell.gain.numel() + cell.offset.numel()
     for layer in cell.layers:
-        matrices += [layer.decay_re, layer.decay_im, layer.w_re, layer.w_im]
-        kept = layer.mix.numel() - int(share * layer.mix.numel())
-        coded += kept
-        places += layer.mix.numel() if share else 0
-        floats += layer.D.numel() + layer.bias.numel() + layer.mix.shape[1] * (bits < 32)
-        floats += sum(x.numel() for x in layer.norm.buffers())
+        H, N = layer.w_re.shape
+        for _ in range(2):
+            add(H * N, N, poles == "exact", poles == "logarithm")
+            add(H * N, N, only_poles)
+        add(H * H - int(share * H * H), H, only_poles)
+        places += H * H if share else 0
+        floats += 2 * H + sum(x.numel() for x in layer.norm.buffers())
     floats += sum(x.numel() for x in cell.norm.buffers())
     for part in cell.head.modules():
         if isinstance(part, torch.nn.Linear):
-            matrices.append(part.weight)
-            floats += part.bias.numel()
-    if not hasattr(cell, "table"):
-        floats += cell.gain.numel() + cell.offset.numel()
-    for matrix in matrices:
-        coded += matrix.numel()
-        floats += min(matrix.shape) * (bits < 32)
+            add(part.weight.numel(), part.in_features, only_poles)
+            floats += part.out_features
     return math.ceil((coded * bits + places) / 8) + 4 * floats

@@ -11,7 +11,6 @@ program computes it once, into memory.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from s4bt.deploy.bits import rounded
+from s4bt.deploy.bits import rounded, turn
 from s4bt.deploy.cell import Affine, Cell, Normalised, StepLayer, multiply_adds
 from s4bt.deploy.header import Header
-from s4bt.files import atomic_path
+from s4bt.files import UserError, atomic_path
 
 TEMPLATE = Path(__file__).with_name("stream.c")
 PER_LINE = 12
@@ -42,9 +41,15 @@ def _float(value: Any) -> str:
 
 
 def text(value: str) -> str:
-    """A C string of printable ASCII."""
-    plain = value.encode("ascii", "backslashreplace").decode()
-    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"').replace("?", "\\?") + '"'
+    """A C string: UTF-8, what is no plain letter as octal numbers."""
+    plain = set(range(32, 127)) - set(b'"\\?')
+    return '"' + "".join(chr(b) if b in plain else f"\\{b:03o}" for b in value.encode()) + '"'
+
+
+def remark(value: Any) -> str:
+    """What may stand in a C comment: printable ASCII that does not end it, or begin another."""
+    shown = "".join(c if 32 <= ord(c) < 127 and c not in "\\?" else "_" for c in str(value))
+    return shown.replace("*/", "* /").replace("/*", "/ *")
 
 
 class Arrays:
@@ -61,13 +66,15 @@ class Arrays:
         listed = _listed(array, _float)
         self.lines.append(f"static const float {name}[{array.size}] = {listed};")
 
-    def codes(self, name: str, values: Tensor) -> None:
-        """Rows of 8-bit numbers, and their scales."""
-        q, scale = rounded(values, 8)
+    def codes(self, name: str, values: Tensor, centred: bool = False) -> None:
+        """Rows of 8-bit numbers, their scales and, if centred, middles."""
+        q, scale, middle = rounded(values, 8, centred)
         self.bytes += q.numel()
         listed = _listed(q.numpy().astype(int), str)
         self.lines.append(f"static const signed char {name}[{q.numel()}] = {listed};")
         self.floats(f"{name}_scale", scale[:, 0])
+        if centred:
+            self.floats(f"{name}_middle", middle[:, 0])
 
     def weights(self, name: str, values: Tensor) -> None:
         """A matrix whose rows are what is multiplied, as floats or in 8 bits."""
@@ -90,9 +97,8 @@ class Arrays:
         own = f"layer{number}"
         kind = self.norm(f"{own}_norm", layer.norm)
         if self.small:
-            turn = torch.remainder(layer.angle + math.pi, 2 * math.pi) - math.pi
-            self.codes(f"{own}_fading", torch.log(-layer.log_decay).mT)
-            self.codes(f"{own}_angle", turn.mT)
+            self.codes(f"{own}_fading", torch.log(-layer.log_decay).mT, True)
+            self.codes(f"{own}_angle", turn(layer).mT, True)
             size = layer.w_re.numel()
             self.lines.append(f"static float {own}_decay_re[{size}], {own}_decay_im[{size}];")
         else:
@@ -113,13 +119,14 @@ PREPARE = """\
 /* decays from their codes, once */
 static void prepare_layer(float *re, float *im,
                           const signed char *fading, const float *fading_scale,
-                          const signed char *angle, const float *angle_scale, int modes) {{
+                          const float *fading_middle, const signed char *angle,
+                          const float *angle_scale, const float *angle_middle, int modes) {{
   int n, h;
   for (n = 0; n < modes; n++) {{
     for (h = 0; h < WIDTH; h++) {{
       const int i = n * WIDTH + h;
-      const float size = expf(-expf((float)fading[i] * fading_scale[n]));
-      const float turn = (float)angle[i] * angle_scale[n];
+      const float size = expf(-expf((float)fading[i] * fading_scale[n] + fading_middle[n]));
+      const float turn = (float)angle[i] * angle_scale[n] + angle_middle[n];
       re[i] = size * cosf(turn);
       im[i] = size * sinf(turn);
     }}
@@ -136,7 +143,8 @@ def _prepare(cell: Cell, small: bool) -> str:
     calls = ""
     for number, layer in enumerate(cell.layers):
         own = f"layer{number}"
-        names = ("decay_re", "decay_im", "fading", "fading_scale", "angle", "angle_scale")
+        names = ["decay_re", "decay_im"]
+        names += [part + end for part in ("fading", "angle") for end in ("", "_scale", "_middle")]
         arguments = ", ".join(f"{own}_{name}" for name in names)
         calls += f"  prepare_layer({arguments}, {layer.w_re.shape[1]});\n"
     return PREPARE.format(calls=calls)
@@ -145,12 +153,22 @@ def _prepare(cell: Cell, small: bool) -> str:
 def bytes_of_state(cell: Cell, small: bool = False) -> int:
     """What a stream takes in memory, with the decays that an 8-bit file computes."""
     decays = 4 * cell.numbers if small else 0
-    return cell.documents * (4 * (cell.numbers + cell.width) + 8) + decays
+    numbers = -(-(cell.numbers + cell.width) // 2) * 2  # a double begins at a multiple of eight
+    return cell.documents * (4 * numbers + 8) + decays
 
 
 @torch.no_grad()
 def c_source(cell: Cell, header: Header, small: bool = False) -> str:
-    """The program, with weights as floats or, if small, in 8 bits."""
+    """The program, with weights as floats or, if small, in 8 bits.
+
+    Raises UserError if the header does not fit the cell, or if samples are characters.
+    """
+    try:
+        header.check(*(int(cell.options[k]) for k in ("vocabulary", "documents", "classes")))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if header.symbols:
+        raise UserError("samples of this model are characters; its C program would read bytes")
     arrays = Arrays(small)
     vocabulary, classes = int(cell.options["vocabulary"]), int(cell.options["classes"])
     if vocabulary:
@@ -175,14 +193,14 @@ def c_source(cell: Cell, header: Header, small: bool = False) -> str:
     about = {
         "task": header.task or "unknown",
         "method": header.method or "unknown",
-        "modes of each layer": ", ".join(map(str, header.ranks)),
+        "modes of each layer": ", ".join(str(layer.w_re.shape[1]) for layer in cell.layers),
         "revision": header.revision or "unknown",
         "made from": header.results or "unknown",
         "bytes of weights": str(arrays.bytes),
         "bytes of state": str(bytes_of_state(cell, small)),
         "multiply-adds a step": str(multiply_adds(cell)),
     }
-    said = "\n".join(f"   {name}: {value}".replace("*/", "* /") for name, value in about.items())
+    said = "\n".join(f"   {name}: {remark(value)}" for name, value in about.items())
     constants = {
         "SMALL": int(small),
         "WIDTH": cell.width,
@@ -195,7 +213,7 @@ def c_source(cell: Cell, header: Header, small: bool = False) -> str:
         "STATE": cell.numbers,
         "POOL_MEAN": int(cell.mean),
         "LAST_NORM": last,
-        "LENGTH": header.length or 4294967294,
+        "LENGTH": f"{header.length or 4294967294}ul",
         "EPS": _float(eps[0] if eps else 1e-5),
         "MEAN": _float(header.mean),
         "STD": _float(header.std),
@@ -205,7 +223,7 @@ def c_source(cell: Cell, header: Header, small: bool = False) -> str:
     if words:
         listed += [f"static const char *const words[] = {{{', '.join(map(text, words))}}};"]
     parts = [
-        f"/* A DSS model as a stream, made by s4bt {header.version}.\n{said}\n"
+        f"/* A DSS model as a stream, made by s4bt {remark(header.version)}.\n{said}\n"
         "   gcc -std=c99 -O3 model.c -lm -o model */\n\n#include <math.h>\n",
         defines,
         f"typedef {'int' if vocabulary else 'float'} sample;",

@@ -4,7 +4,7 @@ B         streams side by side
 H, N_i    width, and the modes of layer i
 x         (B,)        one token number, or one real sample, of each stream
 state     (B, S)      real and imaginary parts of all modes of all layers, S = 2 H (N_1 + N_2 + ...)
-pooled    (B, H)      sum of the features so far, or the last ones
+pooled    (B, H)      mean of the features so far, or the last ones
 count     (B, 1)      samples so far
 
 One step of a layer is  z <- exp(a) z + u,  y = Re(w z) + D u,  GELU, mixing, and the sum with what
@@ -14,6 +14,7 @@ and compute what it does.  (the recurrence of a DSS layer: Gupta et al. 2022)
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -113,12 +114,13 @@ class StepLayer(nn.Module):
 class Cell(nn.Module):
     """One step of a whole model with one document; `answer` at any moment.
 
-    Raises UserError for a layer whose recurrence does not last (softmax, with growing poles).
+    The model itself is left as it is. Raises UserError for a layer whose recurrence does not last
+    (softmax, with growing poles), and for numbers that are not finite.
     """
 
     def __init__(self, model: S4Model):
         super().__init__()
-        model = model.eval()
+        model = copy.deepcopy(model).eval()
         encoder = model.encoder
         self.options: dict[str, Any] = model.options()
         if model.vocabulary:
@@ -131,6 +133,9 @@ class Cell(nn.Module):
         self.head = model.head
         self.documents, self.mean = model.documents, model.pooling == "mean"
         self.width = model.width
+        for name, x in [*self.named_buffers(), *self.named_parameters()]:
+            if not bool(x.isfinite().all()):
+                raise UserError(f"{name} of the model holds numbers that are not finite")
 
     @property
     def numbers(self) -> int:
@@ -160,8 +165,8 @@ class Cell(nn.Module):
             parts.append(part)
             at += layer.numbers
         u, count = self.norm(u), count + 1
-        pooled = pooled + u if self.mean else u
-        return (pooled / count if self.mean else u), torch.cat(parts, 1), pooled, count
+        pooled = pooled + (u - pooled) / count if self.mean else u
+        return pooled, torch.cat(parts, 1), pooled, count
 
     def answer(self, *features: Tensor) -> Tensor:
         """Logits (B, classes) of one document's features, or of two documents'."""
@@ -186,6 +191,9 @@ class StepModel(nn.Module):
 
 
 def multiply_adds(cell: Cell) -> int:
-    """Of a step, without the answer: 4 for a pole, 2 for its weight, H for a mixed channel."""
+    """Of a step, without norms and the answer: 4 for a pole, 2 for its weight, H for mixing.
+
+    In floats; 8-bit weights are multiplied by their scale, too.
+    """
     each = [6 * layer.w_re.numel() + layer.D.numel() + layer.mix.numel() for layer in cell.layers]
     return sum(each) + (0 if hasattr(cell, "table") else cell.width)

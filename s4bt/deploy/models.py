@@ -35,13 +35,14 @@ def header_of(
     read = (
         {} if info is None else {name: getattr(info, name) for name in ("mean", "std", "symbols")}
     )
+    names = CLASSES.get(task, [])
     return Header(
         task=task,
         method=method,
         ranks=[layer.state for layer in model.dss_layers()],
         vocabulary=model.vocabulary,
         words=words or [],
-        classes=CLASSES.get(task, [str(k) for k in range(model.classes)]),
+        classes=names if len(names) == model.classes else [str(k) for k in range(model.classes)],
         length=length,
         norm=model.norm_kind,
         pooling=model.pooling,
@@ -76,6 +77,7 @@ def load_stream(path: Path | str) -> tuple[S4Model, Header]:
         with safe_open(Path(path), "pt") as file:
             about = json.loads(file.metadata()[ENTRY]).get("about")
         header = header_of(model) if about is None else Header.of(about)
-    except (SafetensorError, ValueError, KeyError) as error:
+        header.check(model.vocabulary, model.documents, model.classes)
+    except (SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: {error}") from error
     return model, header

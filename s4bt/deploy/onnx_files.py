@@ -118,8 +118,8 @@ class Graph:
         self.op("Add", "count", one, to="next_count")
         u = self.norm(u, cell.norm)
         if cell.mean:
-            self.op("Add", "pooled", u, to="next_pooled")
-            features = self.op("Div", "next_pooled", "next_count")
+            change = self.op("Div", self.op("Sub", u, "pooled"), "next_count")
+            features = self.op("Add", "pooled", change, to="next_pooled")
         else:
             # an output has a name of its own, and a model keeps what it is given
             zero = self.op("Mul", "pooled", self.constant(np.zeros(1, np.float32)))

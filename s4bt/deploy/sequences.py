@@ -34,9 +34,10 @@ def _reached(layer: StepLayer, v: Tensor) -> Tensor:
 class Sequences(nn.Module):
     """x (B, L), or (B, 2, L), and lengths -> logits (B, classes), as `S4Model` answers.
 
-    state_bits: of the numbers of the state, None for floats; feedback: whether what rounding leaves
-    is added to the next state (error feedback). With rounded states it goes step by step, and codes
-    are spread over what states reach on `calibration`, training examples x, or (x, lengths).
+    state_bits: of the numbers of the state, None for floats; feedback: whether what rounding left
+    is added before the next step (error feedback; it has to be kept, too, here as floats). With
+    rounded states it goes step by step, and codes are spread over what states reach on
+    `calibration`, training examples x, or (x, lengths).
     Raises ValueError for bits without them.
     """
 
@@ -85,11 +86,11 @@ class Sequences(nn.Module):
         z = torch.zeros(v.shape[0], *decay.shape, dtype=decay.dtype, device=v.device)
         left, found = torch.zeros_like(z), []
         for t in range(v.shape[1]):
-            exact = decay * z + v[:, t, :, None] + left
+            exact = decay * (z + left) + v[:, t, :, None]
             codes = torch.complex((exact.real / step).round(), (exact.imag / step).round())
             z = torch.complex(codes.real.clamp(-most, most), codes.imag.clamp(-most, most)) * step
             if self.feedback:
-                left = exact - z
+                left = exact - codes * step
             found.append((w * z).sum(-1).real + layer.D * v[:, t])
         return torch.stack(found, 1)
 

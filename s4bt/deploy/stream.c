@@ -43,7 +43,7 @@ static void normalise(int kind, const float *scale, const float *shift, const fl
   }
 }
 
-/* x (1 + erf(x / sqrt 2)) / 2, with erf to 3e-7 and no call (Abramowitz & Stegun, 7.1.28) */
+/* x (1 + erf(x / sqrt 2)) / 2, with erf to about 1e-6 and no call (Abramowitz & Stegun, 7.1.28) */
 static float gelu(float x) {
   const float z = fabsf(x) * 0.70710678f;
   float t = 1.0f + z * (0.0705230784f + z * (0.0422820123f + z * (0.0092705272f +
@@ -64,7 +64,7 @@ static void layer_step(const s4_layer *layer, float *restrict u, float *restrict
   for (n = 0; n < layer->modes; n++) {
     const float *restrict c = layer->decay_re + n * WIDTH, *restrict s = layer->decay_im + n * WIDTH;
     const weight *restrict p = layer->w_re + n * WIDTH, *restrict q = layer->w_im + n * WIDTH;
-    float *restrict re = state + 2 * n * WIDTH, *restrict im = re + WIDTH;
+    float *restrict re = state + 2 * n * WIDTH, *restrict im = state + (2 * n + 1) * WIDTH;
     for (h = 0; h < WIDTH; h++) {
       const float next_re = c[h] * re[h] - s[h] * im[h] + v[h];
       const float next_im = c[h] * im[h] + s[h] * re[h];
@@ -84,9 +84,11 @@ static void layer_step(const s4_layer *layer, float *restrict u, float *restrict
 }
 
 void s4_init(s4_stream *stream) {
-  static const s4_stream zero;
+  int i;
   prepare();
-  *stream = zero;
+  for (i = 0; i < STATE; i++) stream->state[i] = 0.0f;
+  for (i = 0; i < WIDTH; i++) stream->pooled[i] = 0.0f;
+  stream->count = 0.0;
 }
 
 /* One sample: a token number from 0 to VOCABULARY - 1, or a number as it is read. */
@@ -197,7 +199,7 @@ static int next_sample(FILE *file, sample *x, const char *where, unsigned long a
     char *end;
     const double value = strtod(word, &end);
     if (*end) stop(where, at, "not a number");
-    if (!(value - value == 0)) stop(where, at, "a number that is not finite");
+    if (!(fabs(value) <= 3e38)) stop(where, at, "a number that is not finite");
     *x = (float)value;
     return 1;
   }
@@ -213,7 +215,7 @@ static unsigned long read_all(FILE *file, const char *where, s4_stream *stream, 
   while (next_sample(file, &x, where, count + 1)) {
     s4_step(stream, x);
     if (++count == LENGTH + 1ul) {
-      fprintf(stderr, "note: %s is longer than the %lu samples of training\n", where, LENGTH + 0ul);
+      fprintf(stderr, "note: %s is longer than the %lu samples of training\n", where, LENGTH);
     }
     if (every && show && count % every == 0) show(stream, count);
   }
@@ -225,14 +227,17 @@ static unsigned long read_all(FILE *file, const char *where, s4_stream *stream, 
 static void print(const float *logits, unsigned long count) {
   float largest = logits[0], total = 0.0f;
   int k;
-  for (k = 1; k < CLASSES; k++) largest = logits[k] > largest ? logits[k] : largest;
+  for (k = 0; k < CLASSES; k++) {
+    if (!(fabsf(logits[k]) <= 3e38f)) stop("the answer", count, "it is not finite");
+    largest = logits[k] > largest ? logits[k] : largest;
+  }
   for (k = 0; k < CLASSES; k++) total += expf(logits[k] - largest);
   printf("%lu", count);
   for (k = 0; k < CLASSES; k++) {
     printf("\t%s %.6f", classes[k], (double)(expf(logits[k] - largest) / total));
   }
   printf("\n");
-  fflush(stdout);
+  if (fflush(stdout)) stop("standard output", count, "it cannot be written");
 }
 
 #if DOCUMENTS == 1
@@ -244,7 +249,12 @@ static void show(const s4_stream *stream, unsigned long count) {
 
 int main(int argc, char **argv) {
   static s4_stream stream;
-  unsigned long count, every = argc > 1 ? strtoul(argv[1], 0, 10) : 0;
+  unsigned long count, every = 0;
+  if (argc > 2 || (argc == 2 && strspn(argv[1], "0123456789") != strlen(argv[1]))) {
+    fprintf(stderr, "error: %s [samples between two answers] < samples\n", argv[0]);
+    return EXIT_FAILURE;
+  }
+  if (argc == 2) every = strtoul(argv[1], 0, 10);
   count = read_all(stdin, "standard input", &stream, every, show);
   if (!every || count % every) show(&stream, count);
   return EXIT_SUCCESS;

@@ -1,6 +1,6 @@
 """A stream at the command line: samples in from standard input, probabilities out.
 
-Needs onnxruntime and NumPy, and nothing else of this project.
+Needs onnxruntime and NumPy, and nothing of what this project needs otherwise.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def words_of(file: BinaryIO) -> Iterator[str]:
         else:
             word += c
             if len(word) >= LONGEST:
-                raise UserError(f"a word of more than {LONGEST - 1} bytes: {word.decode()!r}…")
+                shown = word.decode("utf-8", "replace")
+                raise UserError(f"a word of more than {LONGEST - 1} bytes: {shown!r}…")
     if word:
         yield word.decode("utf-8", "replace")
 
@@ -104,6 +105,8 @@ class Stream:
             strings = self.session.get_modelmeta().custom_metadata_map
             found = {name: json.loads(value) for name, value in strings.items() if name != "kind"}
             self.header = Header.of(found)
+            outputs = self.session.get_outputs()[0].shape[-1]
+            self.header.check(self.header.vocabulary, self.header.documents, int(outputs))
         except Exception as error:  # onnxruntime's own kinds are many
             said = str(error).splitlines()[0][:200]
             raise UserError(f"{path}: not an ONNX stream of this project ({said})") from error
@@ -120,7 +123,13 @@ class Stream:
     def feed(self, x: int | float) -> np.ndarray:
         """Logits (classes,) after one sample more.  Raises UserError if they are not finite."""
         given = dict(zip(self.names, self.state, strict=True)) | {"x": np.array([x], self.kind)}
-        logits, *self.state = self.session.run(None, given)
+        try:
+            logits, *self.state = self.session.run(None, given)
+        except Exception as error:  # onnxruntime's own kinds are many
+            said = str(error).splitlines()[0][:200]
+            raise UserError(
+                f"sample {self.count + 1}: the model does not take it ({said})"
+            ) from error
         self.logits, self.count = logits[0], self.count + 1
         if not np.isfinite(self.logits).all():
             raise UserError(

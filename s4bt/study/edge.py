@@ -187,12 +187,13 @@ def _weights(cell: Cell, dataset: Dataset, row: dict) -> list[dict]:
     for bits in BITS:
         for poles in ("logarithm", "uniform", "exact"):
             small = quantised(cell, bits, poles)
-            size = {"bytes": bytes_of(cell, bits)}
+            size = {"bytes": bytes_of(cell, bits, poles=poles)}
             own = {"what": "weights", "bits": bits, "poles": poles} | size
             found.append(row | own | {"accuracy": accuracy(Sequences(small), dataset)})
         for poles in ("logarithm", "uniform"):
             small = quantised(cell, bits, poles, only_poles=True)
-            own = {"what": "poles", "bits": bits, "poles": poles}
+            size = {"bytes": bytes_of(cell, bits, poles=poles, only_poles=True)}
+            own = {"what": "poles", "bits": bits, "poles": poles} | size
             found.append(row | own | {"accuracy": accuracy(Sequences(small), dataset)})
     return found
 
@@ -215,6 +216,7 @@ def edge_run(run: dict, folder: Path, progress, _: Path) -> dict[str, Any]:
     few, dataset = first(dataset, FEW), first(dataset, ENOUGH)
     method, rows = run["method"], []
     references: dict = {}
+    exact = float("nan")
     whole = model.dss_layers()[0].state
     for rank in (whole,) if method == WHOLE else [r for r in RANKS if r < whole]:
         small = model

@@ -90,7 +90,7 @@ def called(function, steps: int = SOME) -> tuple[float, float]:
 
 def of_c(cell: Cell, alone: bool) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "model.c").write_text(c_source(cell, Header()))
+        (Path(folder) / "model.c").write_text(c_source(cell, Header(vocabulary=256)))
         (Path(folder) / "driver.c").write_text(DRIVER)
         command = ["gcc", "-std=c99", "-O3", "driver.c", "-lm", "-o", "driver"]
         subprocess.run(command, cwd=folder, check=True)
@@ -114,7 +114,7 @@ def of_onnx(cell: Cell) -> tuple[float, float]:
     options.intra_op_num_threads = 1
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "step.onnx"
-        save_onnx(cell, Header(), path)
+        save_onnx(cell, Header(vocabulary=256), path)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     given = dict(zip(("state", "pooled", "count"), (s.numpy() for s in cell.start()), strict=True))
     given["x"] = np.array([5])

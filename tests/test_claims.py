@@ -15,6 +15,8 @@ from s4bt.study.claims import (
     holm,
     inheritance,
     interval,
+    predictors,
+    smallest_ranks,
 )
 
 TASKS = ("a", "b", "c", "d", "e", "f")
@@ -128,3 +130,32 @@ def test_what_only_the_start_explains_has_no_partial_correlation():
     )
     found = inheritance(frame, 100).set_index("task").loc["all"]
     assert found.pearson > 0.85 and abs(found.partial) < 0.2
+
+
+def test_the_smallest_rank_without_a_loss_is_found():
+    frames = [runs(0.0, "pretrained", rank=64), runs(0.0, "untruncated", rank=64)]
+    for rank, gain in ((2, -0.1), (4, 0.0), (8, -0.05), (16, 0.0), (32, 0.001)):
+        frames += [runs(gain, "one-shot", method="m", rank=rank)]
+        frames += [runs(0.0, method="m", transfer="whole", rank=rank)]
+    found = smallest_ranks(pd.concat(frames, ignore_index=True)).set_index(["arm", "task"])
+    assert len(found) == 14
+    # 4 is as good, but 8 is not
+    assert (found.loc["one-shot"].equal == 16).all() and found.pruned["one-shot", "all"] == 0.75
+    assert (found.loc["truncated"].equal == 2).all()
+    bad = pd.concat([frames[0], runs(-0.2, "one-shot", method="m", rank=32)], ignore_index=True)
+    assert smallest_ranks(bad).equal.isna().all()
+
+
+def test_what_predicts_the_loss_is_told_from_what_does_not():
+    rng = np.random.default_rng(0)
+    rows, layers = [runs(0.0, "pretrained", rank=64)], []
+    for rank in (2, 4, 8, 16):
+        rows.append(runs(-0.3 / rank, "one-shot", method="m", rank=rank))
+        for number in (0, 1):
+            layer = rows[-1][["task", "seed"]].assign(method="m", rank=rank, layer=number)
+            fixed = {"sigma_max": 1.0, "gain": 1.0, "h2_error": 0.5, "bound": 1.0 / rank}
+            noise = {name: rng.uniform(size=len(layer)) for name in ("limit", "hinf")}
+            layers.append(layer.assign(**fixed, **noise, output_error=1.0 / rank - 0.1 * number))
+    found = predictors(pd.concat(rows), pd.concat(layers)).iloc[0]
+    assert found["bound over the largest value"] > 0.9 and found["output error"] > 0.9
+    assert abs(found["first discarded over the largest"]) < 0.35 and np.isnan(found["H2 error"])

@@ -22,10 +22,28 @@ def test_every_scale_is_valid(scale):
     assert pathx.size > pathfinder.size
 
 
-def test_the_larger_scales_climb_the_whole_ladder():
+def test_the_larger_scales_climb_more_of_the_ladder():
     assert load_scale("laptop").grid.ranks == [4, 16]
-    for scale in ("study", "paper"):
-        assert load_scale(scale).grid.ranks == [1, 2, 4, 8, 16, 32]
+    study = load_scale("study").grid
+    assert study.ranks == [2, 4, 8, 16] and study.more_ranks == [32, 64] and len(study.seeds) == 5
+    assert load_scale("paper").grid.ranks == [1, 2, 4, 8, 16, 32]
+
+
+@pytest.mark.parametrize(
+    "new, message",
+    [
+        ("more_ranks: [4]", r"more_ranks \[4\] are among the ranks already"),
+        ("more_ranks: [8, 8]", r"more_ranks \[8, 8\] holds a value twice"),
+        ("originals: {shares: [1.5], ranks: [4], methods: [weighted]}", "less than 1"),
+        ("originals: {shares: [0.5], ranks: [8], methods: [weighted]}", r"originals.ranks \[8\]"),
+        ("originals: {shares: [0.5], ranks: [4], methods: [h2]}", r"originals.methods \['h2'\]"),
+        ("originals: {shares: [0.5, 0.5], ranks: [4], methods: [weighted]}", "holds a value twice"),
+    ],
+)
+def test_more_of_the_grid_is_checked(tmp_path, new, message):
+    path, _ = changed(tmp_path, "    lr_rank: 4\n", f"    lr_rank: 4\n    {new}\n")
+    with pytest.raises(UserError, match=message):
+        load_scale("laptop", path)
 
 
 def changed(tmp_path, old, new, count=1):

@@ -39,8 +39,8 @@ def sources(path, kind="code"):
 # -- what is written
 
 
-def test_there_are_twelve_lessons_and_as_many_solutions():
-    assert [p.stem[:2] for p in LESSONS] == [f"{k:02d}" for k in range(12)]
+def test_there_are_thirteen_lessons_and_as_many_solutions():
+    assert [p.stem[:2] for p in LESSONS] == [f"{k:02d}" for k in range(13)]
     assert [p.name for p in SOLUTIONS] == [p.name for p in LESSONS]
 
 

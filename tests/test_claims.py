@@ -15,9 +15,8 @@ from s4bt.study.claims import (
     holm,
     inheritance,
     interval,
-    predictors,
-    smallest_ranks,
 )
+from s4bt.study.smallest import predictors, smallest_ranks
 
 TASKS = ("a", "b", "c", "d", "e", "f")
 

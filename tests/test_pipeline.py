@@ -174,9 +174,10 @@ def test_the_summary_has_every_run_and_pretraining_beats_chance():
             "pretrained": seeds,
             "one-shot": len(grid.one_shot.methods) * len(grid.one_shot.ranks) * seeds,
             "truncated": 2 * len(grid.methods) * ranks * seeds,
-            "skew-hippo": 2 * ranks * seeds,
+            "skew-hippo": 2 * (ranks + len(grid.more_ranks)) * seeds,
             "skew-hippo-rest": (ranks + few) * seeds,
             "skew-hippo-long": few * seeds,
+            "skew-hippo-steps": few * seeds,
             "untruncated": seeds,
         }
         chance = json.loads((ROOT / "results/laptop" / task / "data.json").read_text())["chance"]

@@ -110,6 +110,7 @@ HOUSE = {
         "channel",
         "statistics",
         "claims",
+        "smallest",
         "answers",
         "styles",
         "figures",

@@ -63,7 +63,8 @@ quick study paper:
 # At toy size starting notebooks is all the work, and dvc starts one at a time: three processes share the tasks,
 # and one that finds dvc's lock taken tries again.
 define LANES
-printf '%s\n' "analyse@listops analyse@text" "analyse@retrieval analyse@image" "analyse@pathfinder analyse@pathx" \
+printf '%s\n' "listops text" "retrieval image" "pathfinder pathx" \
+	| sed -E 's/(\w+)/analyse@\1 choose@\1 inherit@\1 deploy@\1/g' \
 	| S4BT_WORKERS=1 xargs -P 3 -I '{}' sh -c 'for try in 1 2 3; do dvc --cd results/quick repro {} && exit; sleep $$try; done; true'
 endef
 

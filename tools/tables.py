@@ -13,6 +13,7 @@ import pandas as pd
 from s4bt.files import ROOT, UserError, atomic_path
 from tools.address import launch_text
 from tools.benchmarks import bench_table, mimo_table, pruned_table, speed_table
+from tools.edge import bits_table
 from tools.results import (
     accuracy_table,
     claims,
@@ -34,6 +35,7 @@ BLOCKS = {
         "accuracy": accuracy_table,
         "claims": claims,
         "pruned": pruned_table,
+        "bits": bits_table,
     },
     "docs/benchmarks.md": {"bench": bench_table, "mimo": mimo_table, "speed": speed_table},
 }

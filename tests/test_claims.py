@@ -158,3 +158,18 @@ def test_what_predicts_the_loss_is_told_from_what_does_not():
     found = predictors(pd.concat(rows), pd.concat(layers)).iloc[0]
     assert found["bound over the largest value"] > 0.9 and found["output error"] > 0.9
     assert abs(found["first discarded over the largest"]) < 0.35 and np.isnan(found["H2 error"])
+
+
+def test_where_all_models_are_equal_nothing_is_said():
+    frame = pd.DataFrame(
+        {
+            "task": ["a"] * 4 + ["b"] * 4,
+            "seed": [0, 1] * 4,
+            "original": [0.5] * 4 + [0.1, 0.2, 0.3, 0.4],
+            "start": [0.5] * 4 + [0.1, 0.3, 0.2, 0.4],
+            "accuracy": [0.4, 0.5, 0.4, 0.5] + [0.2] * 4,
+        }
+    )
+    found = inheritance(frame, 50).set_index("task")
+    assert found.loc[["a", "b"], "pearson"].isna().all()
+    assert (found.verdict == "undecided").all() and (found.p <= 1).all()

@@ -152,7 +152,14 @@ def _partial(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> float:
     """Pearson's correlation of what is left of x and y after a line in z."""
     A = np.stack([np.ones_like(z), z], 1)
     left = [v - A @ np.linalg.lstsq(A, v, rcond=None)[0] for v in (x, y)]
-    return float(np.corrcoef(*left)[0, 1])
+    flat = any(np.ptp(v) < 1e-9 for v in left)
+    return float("nan") if flat else float(np.corrcoef(*left)[0, 1])
+
+
+UNKNOWN = dict.fromkeys(
+    ["pearson", "low", "high", "spearman", "spearman_low", "spearman_high", "slope", "partial"],
+    np.nan,
+)
 
 
 def inheritance(table: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
@@ -163,6 +170,7 @@ def inheritance(table: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
     pearson and spearman with bootstrap intervals over originals; slope, points of the retrained
     model for a point of the original; p of a permutation test of Pearson's r, in which the
     retrained accuracies are shuffled within their task; partial: Pearson's r given `start`.
+    Where all originals or all retrained models are equal nothing can be said: p is 1.
     """
     rng, found = np.random.default_rng(0), []
     columns = ["original", "accuracy", "start"]
@@ -171,6 +179,9 @@ def inheritance(table: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
     for task, part in {**parts, "all": centred}.items():
         x, y, z = (part[name].to_numpy() for name in columns)
         groups = [np.flatnonzero(part.task.to_numpy() == name) for name in part.task.unique()]
+        if not (np.ptp(x) and np.ptp(y)):
+            found.append({"task": task, "originals": len(part), **UNKNOWN, "p": 1.0})
+            continue
         r, rho = np.corrcoef(x, y)[0, 1], stats.spearmanr(x, y).statistic
         again = []
         for _ in range(draws):

@@ -64,7 +64,7 @@ quick study paper:
 # and one that finds dvc's lock taken tries again.
 define LANES
 printf '%s\n' "listops text" "retrieval image" "pathfinder pathx" \
-	| sed -E 's/(\w+)/analyse@\1 choose@\1 inherit@\1 deploy@\1/g' \
+	| sed -E 's/([a-z]+)/analyse@\1 choose@\1 inherit@\1 deploy@\1/g' \
 	| S4BT_WORKERS=1 xargs -P 3 -I '{}' sh -c 'for try in 1 2 3 4 5 6; do dvc --cd results/quick repro {} && exit; sleep $$try; done; true'
 endef
 

@@ -168,7 +168,8 @@ def shown(line):
 def test_the_c_program_answers_as_the_model_does(model, small, tmp_path):
     cell, x = Cell(model), samples(model, STEPS)
     wanted = probabilities(model(x) if not small else Sequences(quantised(cell, 8))(x))
-    source = c_source(cell, header(model, classes=['"?/', "b\\", "ü", "d"][: model.classes]), small)
+    names = ['"?/', "b\\", "ü", "d"][: model.classes]
+    source = c_source(cell, header(model, classes=names), small)
     rows = [text(model, row) for row in x.reshape(-1, STEPS)]
     files = [tmp_path / f"{i}.txt" for i in range(len(rows))]
     for file, row in zip(files, rows):

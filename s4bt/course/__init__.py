@@ -1,6 +1,7 @@
 """What the lessons share.
 
-checks     whether an exercise is solved, and solutions that begin where their lesson ends
+exercise   an exercise, its hidden inputs, and the mistakes that it knows; exercises/ holds them
+checks     check, hint, answer, and solutions that begin where their lesson ends
 pictures   the style, and a slider that travels inside a page
 physics    masses and springs, a heated rod
 models     trained layers and networks of the study, and examples of two tasks
@@ -9,7 +10,7 @@ models     trained layers and networks of the study, and examples of two tasks
 from s4bt.lazy import attach
 
 _HOMES = {
-    "checks": ["check", "run_lesson"],
+    "checks": ["answer", "check", "hint", "run_lesson"],
     "pictures": ["slider", "use_style"],
     "physics": ["balance", "chain", "modes", "rod"],
     "models": ["examples", "layer", "lti", "network"],

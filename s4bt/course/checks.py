@@ -1,55 +1,67 @@
-"""Checks of exercises, and solutions that begin where their lesson ends."""
+"""Checks of exercises, hints and answers, and solutions that begin where their lesson ends."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import shutil
 import subprocess
+from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 
-from s4bt.files import ROOT
+from s4bt.course.exercise import EXERCISES, Exercise, judge
+from s4bt.files import ROOT, UserError
+
+_given: dict[str, int] = {}  # hints of an exercise that were asked for
 
 
-def check(exercise: str, yours, right, tolerance: float = 1e-6) -> None:
-    """Print what an exercise computed beside what is right, and whether they agree.
+def find(number: str) -> Exercise:
+    """The exercise of that number.  Raises UserError if there is none."""
+    lesson = str(number).partition(".")[0]
+    if number not in EXERCISES and lesson.isdigit() and int(lesson) < 100:
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(f"s4bt.course.exercises.lesson_{int(lesson):02d}")
+    if number not in EXERCISES:
+        raise UserError(f"there is no exercise {number!r}; they are called like '2.1'")
+    return EXERCISES[number]
 
-    Entry by entry, to a relative `tolerance`.
 
-    yours, right: numbers or arrays of one shape; entries below a thousandth of the largest need
-    agree to `tolerance` times that only. For arrays the entry that is furthest off is shown.
-    Whatever `yours` is, nothing is raised, so that a notebook with open exercises runs to its end.
+def check(number: str, answer: Any) -> None:
+    """Say whether `answer`, the function that was asked for, is right on inputs of its own.
+
+    A common mistake is named. Nothing is raised, whatever `answer` does.
     """
-    right = np.asarray(right)
-    try:
-        numbers = np.asarray(yours.detach() if hasattr(yours, "detach") else yours)
-        if numbers.dtype.kind not in "biufc":
-            raise TypeError
-    except Exception:  # anything can stand in an exercise
-        print(f"{exercise}: not yet. This is not a number or an array of numbers: {yours!r}")
-        return
-    yours = numbers.astype(complex if np.iscomplexobj(numbers) else float)
-    if yours.shape != right.shape:
-        print(f"{exercise}: not yet. Your shape is {yours.shape}, the right one {right.shape}")
-        return
-    with np.errstate(invalid="ignore"):
-        off = np.abs(yours - right) / np.maximum(
-            np.abs(right), 1e-3 * np.abs(right).max()
-        )  # the imaginary part counts, too
-    worst = np.unravel_index(np.argmax(np.where(np.isnan(off), np.inf, off)), off.shape)
-    solved = bool(off[worst] <= tolerance)
+    verdict = judge(find(number), answer)
+    print(f"{number}: {'solved' if verdict.solved else 'not yet'}. {verdict.says}")
 
-    def show(x) -> str:
-        return f"{complex(x):.6g}" if np.iscomplexobj(x) else f"{float(x):.6g}"
 
-    place = f" (entry {', '.join(map(str, worst))})" if right.shape and not solved else ""
-    print(
-        f"{exercise}: {'solved' if solved else 'not yet'}. Yours {show(yours[worst])}, right "
-        f"{show(right[worst])}{place}"
-    )
+def hint(number: str) -> None:
+    """Print the next hint of an exercise; after the last one, that there is an answer."""
+    hints, k = find(number).hints, _given.get(number, 0)
+    _given[number] = k + 1
+    if k < len(hints):
+        print(f"{number}, hint {k + 1} of {len(hints)}: {hints[k]}")
+    else:
+        print(f'{number}: there are no more hints. answer("{number}") shows the answer.')
+
+
+def answer(number: str) -> None:
+    """Show the solution of an exercise, words and code; before any hint was asked for, a hint."""
+    from IPython.display import Markdown, display
+
+    if find(number).hints and not _given.get(number):
+        hint(number)
+        print(f'If that was not enough, answer("{number}") again.')
+        return
+    (path,) = (ROOT / "notebooks/lessons/solutions").glob(f"{int(number.split('.')[0]):02d}_*")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells]
+    k = next(k for k, text in enumerate(sources) if text.startswith(f"**{number}**"))
+    code = sources[k + 1].partition(f'\n\n\ncheck("{number}"')[0]
+    display(Markdown(f"{sources[k]}\n\n```python\n{code}\n```"))
 
 
 def run_lesson(name: str, scope: dict) -> None:

@@ -1,0 +1,1 @@
+"""The exercises of the lessons, one file a lesson; `s4bt.course.checks` loads them when asked."""

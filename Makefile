@@ -13,7 +13,7 @@ export PYTHONUTF8 := 1
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 MALLOC := MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000
 
-.PHONY: help setup repro test lint format test-faults quick study paper lab book links bench clients strip lock table
+.PHONY: help setup repro test lint format test-faults quick study paper lab book slides links bench clients strip lock table
 
 help:            ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -73,6 +73,9 @@ lab: $(READY)    ## open JupyterLab at lesson 0
 
 book: $(READY)   ## run the lessons and build the site, offline; open docs/_build/html/index.html (3 minutes)
 	sphinx-build --quiet --fail-on-warning --keep-going --jobs 2 --conf-dir docs . docs/_build/html
+
+slides: $(READY) ## build the decks and the cheat sheet, offline; open docs/_build/slides/index.html (4 minutes)
+	python -m tools.slides --executed docs/_build/jupyter_execute
 
 links: $(READY)  ## try every external link of the site (needs the network)
 	sphinx-build --quiet --builder linkcheck --conf-dir docs --define nb_execution_mode=off . docs/_build/links

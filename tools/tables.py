@@ -13,6 +13,7 @@ import pandas as pd
 from s4bt.files import ROOT, UserError, atomic_path
 from tools.address import launch_text
 from tools.benchmarks import bench_table, mimo_table, pruned_table, speed_table
+from tools.course import exercises_table
 from tools.edge import bits_table
 from tools.results import (
     accuracy_table,
@@ -37,6 +38,7 @@ BLOCKS = {
         "pruned": pruned_table,
         "bits": bits_table,
     },
+    "docs/lecturer.md": {"exercises": exercises_table},
     "docs/benchmarks.md": {"bench": bench_table, "mimo": mimo_table, "speed": speed_table},
 }
 

@@ -1,0 +1,144 @@
+"""Build the decks, their long version and the cheat sheet: python -m tools.slides [--executed DIR].
+
+A lesson's cell with `figure` in its metadata makes a figure; a deck shows it as figures/02-name.png
+(02-name.html for a slider). --executed takes lessons that were run already, as `make book` leaves
+them in docs/_build/jupyter_execute; a lesson that is not there is run.
+
+The long deck consists of the slides with the line `% long` below their heading. PDFs are printed by
+Chromium, where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+
+from s4bt.files import ROOT, UserError
+from s4bt.progress import progress_bar
+
+SOURCE = ROOT / "docs" / "slides"
+LESSONS = ROOT / "notebooks" / "lessons"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def executed(lesson: Path, folder: Path | None) -> nbformat.NotebookNode:
+    """A lesson with its outputs."""
+    if folder and (ready := folder / lesson.relative_to(ROOT)).exists():
+        return nbformat.read(ready, as_version=4)
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(lesson, as_version=4)
+    client = NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(LESSONS)}})
+    return client.execute()
+
+
+def write_figures(lesson: Path, notebook: nbformat.NotebookNode, folder: Path) -> None:
+    """Write what the cells with a figure in their metadata show."""
+    for cell in notebook.cells:
+        if (name := cell.metadata.get("figure")) is None:
+            continue
+        shown = [out.data for out in cell.outputs if "data" in out]
+        path = folder / f"{lesson.stem[:2]}-{name}"
+        pages = [data["text/html"] for data in shown if "s4bt-slider" in data.get("text/html", "")]
+        pictures = [data["image/png"] for data in shown if "image/png" in data]
+        if pages:
+            path.with_suffix(".html").write_text("".join(pages[0]), encoding="utf-8")
+        elif pictures:
+            path.with_suffix(".png").write_bytes(base64.b64decode(pictures[0]))
+        else:
+            raise UserError(f"the cell {name!r} of {lesson.name} shows no figure")
+
+
+def long_deck(decks: list[Path]) -> str:
+    """The slides of all decks that are marked, one part for each deck that has some."""
+    parts = ["# Balanced truncation of S4 models\n\nIn ninety minutes\n"]
+    for deck in decks:
+        title, *slides = re.split(r"^## ", deck.read_text(encoding="utf-8"), flags=re.M)
+        chosen = [slide for slide in slides if re.match(r".*\n% long\n", slide)]
+        if chosen:
+            heading = title.split("\n")[0].removeprefix("# ")
+            parts += [f"## {heading}\n{title.partition(chr(10))[2]}"]
+            parts += [f"## {slide}" for slide in chosen]
+    return "\n".join(parts)
+
+
+def sphinx(builder: str, source: Path, out: Path, *more: str) -> None:
+    """Run sphinx-build.  Raises UserError with what it said if it fails or warns."""
+    command = [sys.executable, "-m", "sphinx", "-b", builder, "--quiet", "--fail-on-warning"]
+    done = subprocess.run(
+        [*command, "--keep-going", *more, str(source), str(out)], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise UserError(f"the slides could not be built:\n{done.stderr or done.stdout}")
+
+
+def print_pdf(page: Path, pdf: Path, query: str = "") -> bool:
+    """Print a page into a PDF, without network; whether there is a browser for it."""
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if not browser:
+        return False
+    flags = "headless no-sandbox disable-gpu no-first-run disable-background-networking "
+    flags += "disable-component-update disable-sync disable-dev-shm-usage no-pdf-header-footer"
+    with tempfile.TemporaryDirectory() as home:
+        subprocess.run(
+            [
+                browser,
+                *(f"--{flag}" for flag in flags.split()),
+                f"--user-data-dir={home}",
+                "--host-resolver-rules=MAP * ~NOTFOUND",
+                "--virtual-time-budget=60000",
+                f"--print-to-pdf={pdf}",
+                f"{page.as_uri()}{query}",
+            ],
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
+    return True
+
+
+def build(out: Path, ready: Path | None) -> None:
+    """Everything, from the lessons to the PDFs, into `out`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "slides"
+        shutil.copytree(SOURCE, source)
+        (source / "figures").mkdir()
+        lessons = sorted(LESSONS.glob("*.ipynb"))
+        with progress_bar(len(lessons), "running the lessons") as bar:
+            for lesson in lessons:
+                write_figures(lesson, executed(lesson, ready), source / "figures")
+                bar.update()
+        decks = sorted(source.glob("[0-9][0-9].md"))
+        (source / "long.md").write_text(long_deck(decks), encoding="utf-8")
+        out.mkdir(parents=True, exist_ok=True)
+        sphinx("revealjs", source, out, "-D", "suppress_warnings=toc.not_included,myst.xref_missing")
+        sheet = Path(scratch) / "sheet"
+        sheet.mkdir()
+        shutil.copy(ROOT / "docs" / "cheatsheet.md", sheet / "index.md")
+        shutil.copytree(source / "static", sheet / "static")
+        shutil.copy(source / "conf.py", sheet)
+        sphinx("html", sheet, Path(scratch) / "page")
+        printed = print_pdf(out / "long.html", out / "long.pdf", "?print-pdf")
+        if printed:
+            print_pdf(Path(scratch) / "page" / "index.html", out / "cheatsheet.pdf")
+        else:
+            print("no PDFs: there is no Chromium here to print them", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--executed", type=Path, help="folder of lessons that were run already")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "_build" / "slides")
+    arguments = parser.parse_args()
+    try:
+        build(arguments.out, arguments.executed)
+    except UserError as error:
+        sys.exit(f"error: {error}")

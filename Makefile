@@ -74,8 +74,8 @@ lab: $(READY)    ## open JupyterLab at lesson 0
 book: $(READY)   ## run the lessons and build the site, offline; open docs/_build/html/index.html (3 minutes)
 	sphinx-build --quiet --fail-on-warning --keep-going --jobs 2 --conf-dir docs . docs/_build/html
 
-slides: $(READY) ## build the decks and the cheat sheet, offline; open docs/_build/slides/index.html (4 minutes)
-	python -m tools.slides --executed docs/_build/jupyter_execute
+slides: $(READY) ## build the decks and the cheat sheet, offline; open docs/_build/slides/index.html (6 minutes)
+	python -m tools.slides
 
 links: $(READY)  ## try every external link of the site (needs the network)
 	sphinx-build --quiet --builder linkcheck --conf-dir docs --define nb_execution_mode=off . docs/_build/links

@@ -1,3 +1,3 @@
 """The version, once: pyproject.toml reads it from here, too."""
 
-__version__ = "0.8.0"
+__version__ = "0.9.0"

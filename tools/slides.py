@@ -1,8 +1,8 @@
 """Build the decks, their long version and the cheat sheet: python -m tools.slides [--executed DIR].
 
 A lesson's cell with `figure` in its metadata makes a figure; a deck shows it as figures/02-name.png
-(02-name.html for a slider). --executed takes lessons that were run already, as `make book` leaves
-them in docs/_build/jupyter_execute; a lesson that is not there is run.
+(02-name.html for a slider). --executed takes lessons that were run already, with small figures, as
+`make book` leaves them in docs/_build/jupyter_execute; a lesson that is not there is run.
 
 The long deck consists of the slides with the line `% long` below their heading. PDFs are printed by
 Chromium, where there is one.
@@ -26,16 +26,22 @@ from s4bt.progress import progress_bar
 
 SOURCE = ROOT / "docs" / "slides"
 LESSONS = ROOT / "notebooks" / "lessons"
+TRIES, BLANK = 3, 20_000  # a busy machine may print before a page is drawn; bytes of a blank PDF
+DPI = 200  # of figures on a screen in a lecture hall
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def executed(lesson: Path, folder: Path | None) -> nbformat.NotebookNode:
-    """A lesson with its outputs."""
-    if folder and (ready := folder / lesson.relative_to(ROOT)).exists():
-        return nbformat.read(ready, as_version=4)
+    """A lesson with its outputs; from the folder if what was run there is what it says now."""
+    notebook = nbformat.read(lesson, as_version=4)
+    if folder and (path := folder / lesson.relative_to(ROOT)).exists():
+        ready = nbformat.read(path, as_version=4)
+        if [cell.source for cell in ready.cells] == [cell.source for cell in notebook.cells]:
+            return ready
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(lesson, as_version=4)
+    sharp = f"%config InlineBackend.print_figure_kwargs = {{'dpi': {DPI}}}"
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(sharp))
     client = NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(LESSONS)}})
     return client.execute()
 
@@ -87,22 +93,25 @@ def print_pdf(page: Path, pdf: Path, query: str = "") -> bool:
         return False
     flags = "headless no-sandbox disable-gpu no-first-run disable-background-networking "
     flags += "disable-component-update disable-sync disable-dev-shm-usage no-pdf-header-footer"
-    with tempfile.TemporaryDirectory() as home:
-        subprocess.run(
-            [
-                browser,
-                *(f"--{flag}" for flag in flags.split()),
-                f"--user-data-dir={home}",
-                "--host-resolver-rules=MAP * ~NOTFOUND",
-                "--virtual-time-budget=60000",
-                f"--print-to-pdf={pdf}",
-                f"{page.as_uri()}{query}",
-            ],
-            check=True,
-            capture_output=True,
-            timeout=300,
-        )
-    return True
+    for _ in range(TRIES):
+        with tempfile.TemporaryDirectory() as home:
+            subprocess.run(
+                [
+                    browser,
+                    *(f"--{flag}" for flag in flags.split()),
+                    f"--user-data-dir={home}",
+                    "--host-resolver-rules=MAP * ~NOTFOUND",
+                    "--virtual-time-budget=60000",
+                    f"--print-to-pdf={pdf}",
+                    f"{page.as_uri()}{query}",
+                ],
+                check=True,
+                capture_output=True,
+                timeout=300,
+            )
+        if pdf.stat().st_size > BLANK:
+            return True
+    raise UserError(f"{browser} printed a blank page for {page.name}, {TRIES} times")
 
 
 def build(out: Path, ready: Path | None) -> None:
@@ -119,7 +128,9 @@ def build(out: Path, ready: Path | None) -> None:
         decks = sorted(source.glob("[0-9][0-9].md"))
         (source / "long.md").write_text(long_deck(decks), encoding="utf-8")
         out.mkdir(parents=True, exist_ok=True)
-        sphinx("revealjs", source, out, "-D", "suppress_warnings=toc.not_included,myst.xref_missing")
+        sphinx(
+            "revealjs", source, out, "-D", "suppress_warnings=toc.not_included,myst.xref_missing"
+        )
         sheet = Path(scratch) / "sheet"
         sheet.mkdir()
         shutil.copy(ROOT / "docs" / "cheatsheet.md", sheet / "index.md")

@@ -52,6 +52,7 @@ def test_what_is_right_is_accepted_and_what_is_wrong_is_refused(number):
         lambda *_: [[1, 2], [3]],
         lambda *_: 0,
         lambda *_: 1 / 0,
+        lambda *_: exit(),
         lambda: 8,
         first,
     ):
@@ -74,7 +75,7 @@ def double():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda y: y, "3 inputs, largest relative deviation 0e+00, 1e-06 is allowed"),
+        (lambda y: y, "3 inputs, largest relative deviation 0e+00 %, 0.0001 % is allowed"),
         (lambda y: y * (1 + 1e-9), "is allowed"),
         (lambda y: -y, "sign is the opposite"),
         (np.conj, "complex conjugate"),
@@ -87,9 +88,10 @@ def double():
         (lambda y: y * np.pi / 180, "in radians"),
         (lambda y: y[::-1], "order is reversed"),
         (lambda y: y[:2], "(2,), and (3,) is right"),
+        (lambda y: y * (1 + 1e-5), "Nearly"),
         (lambda y: y.tolist(), "3 inputs"),
         (lambda y: torch.tensor(y, requires_grad=True), "3 inputs"),
-        (lambda y: y + 0.1, "off by 10 %, and 1e-06 is allowed"),
+        (lambda y: y + 0.1, "off by 10 %, and 0.0001 % is allowed"),
         (lambda y: y * np.nan, 'hint("99.1") helps'),
         (lambda y: y.missing, "stops with AttributeError"),
     ],
@@ -121,6 +123,27 @@ def test_an_answer_may_spoil_what_it_was_given(double):
         assert judge(task, spoils).solved and judge(task, np.sum).solved
     finally:
         del EXERCISES["99.3"]
+
+
+def test_an_answer_that_spoils_the_network_of_the_lesson_is_told_so():
+    from s4bt.course.exercises.lesson_08 import random_modes
+
+    def spoils(model, kept):
+        for dss in model.dss_layers():
+            dss.W.data[:, np.setdiff1d(np.arange(64), kept)] = 0
+        return model
+
+    assert "Work on a copy" in judge(random_modes, spoils).says
+
+
+def test_a_complex_system_is_no_real_embedding():
+    from s4bt.course.exercises.lesson_06 import embed
+
+    def diagonal(lam, b, c):
+        both = np.array([lam, lam.conjugate()])
+        return np.diag(both), np.array([b, b.conjugate()]), np.array([c, c.conjugate()]) / 2
+
+    assert "A real system is asked" in judge(embed, diagonal).says
 
 
 def test_one_line_is_printed_and_hints_come_before_the_answer(capsys, monkeypatch):

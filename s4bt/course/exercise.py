@@ -3,6 +3,7 @@
 cases      inputs, a list of tuples of arguments, or a function that makes the list
 mistake    a function that makes a mistake that people make, and what to say to them
 up_to      applied to both results before they are compared: np.abs where a sign is free
+keeps      an array of the arguments that the answer must leave as it is
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 
 EXERCISES: dict[str, Exercise] = {}
+CLOSE = 0.05  # a mistake is named if it explains all but this share of the deviation
+NEARLY = 1e-3
 FLOOR = 1e-3  # entries below this share of the largest need agree to that share of the tolerance
 
 
@@ -35,6 +38,7 @@ class Exercise:
     level: int
     tolerance: float
     up_to: Callable
+    keeps: Callable | None
     mistakes: list[tuple[str, Callable]] = field(default_factory=list)
 
     def inputs(self) -> list[tuple]:
@@ -61,12 +65,13 @@ def exercise(
     level: int = 1,
     tolerance: float = 1e-6,
     up_to: Callable = lambda result: result,
+    keeps: Callable | None = None,
 ) -> Callable[[Callable], Exercise]:
     """A decorator: the function below is right. Level 1 is a line, 2 some thought, 3 hard."""
 
     def register(reference: Callable) -> Exercise:
         EXERCISES[number] = Exercise(
-            number, reference, cases, hints, minutes, level, tolerance, up_to
+            number, reference, cases, hints, minutes, level, tolerance, up_to, keeps
         )
         return EXERCISES[number]
 
@@ -100,10 +105,10 @@ def deviation(yours: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(off), np.inf, off)
 
 
-def agree(these: Iterable, those: Iterable, tolerance: float) -> bool:
-    """Whether two lists of arrays agree, shapes and all."""
-    return all(
-        a.shape == b.shape and deviation(a, b).max(initial=0) <= tolerance
+def distance(these: Iterable, those: Iterable) -> float:
+    """The largest deviation of two lists of arrays; infinite if a shape differs."""
+    return max(
+        float(deviation(a, b).max(initial=0)) if a.shape == b.shape else np.inf
         for a, b in zip(these, those)
     )
 
@@ -111,7 +116,11 @@ def agree(these: Iterable, those: Iterable, tolerance: float) -> bool:
 # Of every answer, whatever the exercise: what was done to the right one.
 GENERAL = (
     ("The sign is the opposite.", lambda x: -x),
-    ("It is the complex conjugate of what is right: which factor has the bar?", np.conj),
+    (
+        "It is the complex conjugate of what is right: a bar too much, or one too few, or a "
+        "frequency with the other sign.",
+        np.conj,
+    ),
     ("It is twice as large as it should be: a factor of 2.", lambda x: 2 * x),
     ("It is half as large as it should be: a factor of 2.", lambda x: x / 2),
     ("It is the square of what is right.", np.square),
@@ -126,34 +135,36 @@ GENERAL = (
 
 
 def named(exercise: Exercise, yours: list[np.ndarray], right: list[np.ndarray]) -> str:
-    """The mistake that gives just these wrong results, in words, or nothing."""
-    loose = max(1e-5, exercise.tolerance)
+    """The mistake that explains these wrong results best, in words, or nothing."""
+    found = []
 
-    def is_it(wrong: list[np.ndarray]) -> bool:
-        return agree(yours, wrong, loose) and not agree(wrong, right, exercise.tolerance)
+    def try_it(says: str, wrong: list[np.ndarray]) -> None:
+        away, left = distance(wrong, right), distance(yours, wrong)
+        if away > exercise.tolerance and left <= CLOSE * min(away, 1):
+            found.append((left, says))
 
     for says, mistake in exercise.mistakes:
         try:
             with np.errstate(all="ignore"):
-                wrong = [
-                    numbers(exercise.up_to(mistake(*copy.deepcopy(args))))
-                    for args in exercise.inputs()
-                ]
+                results = [mistake(*copy.deepcopy(args)) for args in exercise.inputs()]
+                wrong = [numbers(exercise.up_to(result)) for result in results]
         except Exception:  # a mistake that cannot be made with these inputs
             continue
-        if is_it(wrong):
-            return says
-    for says, change in GENERAL:
+        try_it(says, wrong)
+    for says, change in () if found else GENERAL:
         with np.errstate(all="ignore"):
-            if is_it([numbers(change(x)) for x in right]):
-                return says
-    real = all(a.shape == b.shape and not np.iscomplexobj(b) for a, b in zip(yours, right))
-    if real and agree([a.real for a in yours], right, loose):
+            try_it(says, [numbers(change(x)) for x in right])
+    if found:
+        return min(found, key=lambda one: one[0])[1]
+    imaginary = any(np.abs(a.imag).max(initial=0) > 0 for a in yours)
+    if imaginary and distance([a.real for a in yours], right) <= exercise.tolerance:
         return "The real part is right, and the imaginary part should not be there."
+    if distance(yours, right) < NEARLY:
+        return "Nearly: the formula is right, or almost; digits were lost on the way."
     return ""
 
 
-def where_it_stopped(error: Exception) -> str:
+def where_it_stopped(error: BaseException) -> str:
     """An exception in one line, with the line of the exercise that raised it."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.line]
     line = f", at: {frames[1].line}" if len(frames) > 1 else ""
@@ -170,14 +181,19 @@ def judge(exercise: Exercise, answer: Any) -> Verdict:
         return Verdict(False, "Give check the function itself, without brackets and arguments.")
     yours, right, help_ = [], [], f' hint("{exercise.number}") helps.'
     for args in exercise.inputs():
+        given = copy.deepcopy(args)
         try:
-            result = answer(*copy.deepcopy(args))
-        except Exception as error:  # anything can stand in an exercise
+            result = answer(*given)
+        except (Exception, SystemExit) as error:  # anything can stand in an exercise
             return Verdict(False, where_it_stopped(error))
+        if exercise.keeps and not np.array_equal(exercise.keeps(given), exercise.keeps(args)):
+            return Verdict(False, "You changed what you were given. Work on a copy.")
         if result is None:
             return Verdict(False, "Your function returns None: is there a line with return?")
         if isinstance(result, float) and np.isnan(result):
-            return Verdict(False, "It returns nan, as it did when you got it." + help_)
+            return Verdict(
+                False, "It returns nan: is it still the line that you got, or 0/0?" + help_
+            )
         try:
             yours.append(numbers(exercise.up_to(result)))
         except Exception as error:
@@ -189,16 +205,18 @@ def judge(exercise: Exercise, answer: Any) -> Verdict:
             return Verdict(
                 False,
                 f"With input {k} of {len(right)} the shape of your result is {mine.shape}, and "
-                f"{theirs.shape} is right. {named(exercise, yours, right) or help_.strip()}",
+                f"{theirs.shape or 'a single number'} is right. "
+                f"{named(exercise, yours, right) or help_.strip()}",
             )
         if np.isnan(mine).any():
             return Verdict(False, "There is nan in your result." + help_)
     off = [deviation(mine, theirs) for mine, theirs in zip(yours, right)]
     worst = int(np.argmax([x.max(initial=0) for x in off]))
-    largest, allowed = off[worst].max(initial=0), f"{exercise.tolerance:.0e} is allowed"
+    largest, allowed = off[worst].max(initial=0), f"{100 * exercise.tolerance:.2g} % is allowed"
     if largest <= exercise.tolerance:
         return Verdict(
-            True, f"{len(right)} inputs, largest relative deviation {largest:.0e}, {allowed}."
+            True,
+            f"{len(right)} inputs, largest relative deviation {100 * largest:.0e} %, {allowed}.",
         )
     first = next(k for k, x in enumerate(off) if x.max(initial=0) > exercise.tolerance)
     place = np.unravel_index(np.argmax(off[first]), off[first].shape)

@@ -52,7 +52,8 @@ def _(gamma, omega, size, phase, t):
 
 def _channels():
     Lambda, _, dt = layer("image", 0)
-    return [(Lambda, dt[12]), (Lambda, dt.max()), (Lambda, dt.min())]
+    damped = np.array([-6.0 + 1j, -0.1 + 2j, -0.5 + 7j])  # the first is damped more than it turns
+    return [(Lambda, dt[12]), (Lambda, dt.max()), (Lambda, dt.min()), (damped, 0.6)]
 
 
 @exercise(
@@ -70,6 +71,16 @@ def aliased(poles, step):
 @aliased.mistake("Half a circle is π, a whole one 2π.")
 def _(poles, step):
     return np.sum(poles.imag * step > 2 * np.pi)
+
+
+@aliased.mistake("How far a mode turns says the imaginary part; you took the modulus.")
+def _(poles, step):
+    return np.sum(np.abs(poles) * step > np.pi)
+
+
+@aliased.mistake("That says which modes alias. How many are they? np.sum counts True.")
+def _(poles, step):
+    return poles.imag * step > np.pi
 
 
 @aliased.mistake("You counted the modes that do not alias.")

@@ -84,7 +84,8 @@ def _(Q, x):
 @exercise(
     "2.3",
     [(7, 4), (7, 2), (7, 3), (4, 1), (7, 6)],
-    "modes(*chain(masses, force=force)) has the residues; the last mass sees every mode.",
+    "modes(*chain(masses, force=force)) has the residues: how strongly a mode is pushed times how"
+    " strongly it is seen. The last mass sees all modes, so a zero is one that is not pushed.",
     "A residue of a mode that is not reached is rounding, below 1e-9 or so.",
     minutes=8,
     level=2,
@@ -164,6 +165,11 @@ def in_other_units(P, Q, S):
 @in_other_units.mistake("P and Q change in opposite ways: what gets cheaper gets less visible.")
 def _(P, Q, S):
     return S.T @ P @ S, S.T @ Q @ S
+
+
+@in_other_units.mistake("Nothing has changed. P and Q have units, and x = S z.")
+def _(P, Q, S):
+    return P, Q
 
 
 @in_other_units.mistake("That is the way back, from z to x. Here x = S z.")

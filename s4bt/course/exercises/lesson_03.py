@@ -27,6 +27,7 @@ def _hankel(h, rows):
         (0.9**K + 0.5**K - (-0.3) ** K, 20),
         (0.8**K - 0.2 * 0.8**K, 15),
         (0.9**K * np.cos(0.7 * K), 20),
+        (1e-9 * (0.9**K + 1e-4 * 0.5**K), 15),
     ],
     "linalg.hankel(first column, last row) builds the matrix.",
     "linalg.hankel(h[:rows], h[rows - 1 : 2 * rows - 1]), then np.linalg.svd.",
@@ -47,6 +48,11 @@ def _(h, rows):
 @numerical_rank.mistake("That is right for three exponentials only. Count singular values.")
 def _(h, rows):
     return 3
+
+
+@numerical_rank.mistake("The threshold is 1e-12 of the largest value, not 1e-12.")
+def _(h, rows):
+    return int((np.linalg.svd(_hankel(h, rows), compute_uv=False) > 1e-12).sum())
 
 
 @numerical_rank.mistake("You counted what is below the threshold.")
@@ -101,6 +107,18 @@ def _(P, Q):
 @by_square_roots.mistake("The transpose goes to Lq: the matrix is Lq^T Lp.")
 def _(P, Q):
     return linalg.svdvals(np.linalg.cholesky(Q) @ np.linalg.cholesky(P))
+
+
+@by_square_roots.mistake(
+    "Roots of the eigenvalues of P Q: half of the digits of small values are lost."
+)
+def _(P, Q):
+    return np.sqrt(np.abs(np.sort(np.linalg.eigvals(P @ Q).real)[::-1]))
+
+
+@by_square_roots.mistake("SciPy's cholesky gives the upper factor; NumPy's the lower one.")
+def _(P, Q):
+    return linalg.svdvals(linalg.cholesky(Q).T @ linalg.cholesky(P))
 
 
 @by_square_roots.mistake("Descending, please, as everywhere.")

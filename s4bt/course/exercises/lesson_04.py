@@ -44,12 +44,19 @@ def _(A, b, c):
     return c1 @ b1
 
 
+def _backwards(system):
+    """Balanced, with the smallest value first."""
+    A, _, _, sigma = balance(*system)
+    return A[::-1, ::-1], np.diag(sigma[::-1]), np.diag(sigma[::-1]), 4
+
+
 @exercise(
     "4.2",
     [
         (chain(8)[0], *_gramians(*chain(8)), 6),
         (chain(4)[0], *_gramians(*chain(4)), 4),
         (chain(3, damping=0.5)[0], *_gramians(*chain(3, damping=0.5)), 2),
+        _backwards(chain(3)),
     ],
     "np.linalg.eig(P @ Q) gives the columns of T, in no particular order: sort by eigenvalue.",
     "Then (np.linalg.inv(T) @ A @ T)[:r, :r] is A11.",
@@ -76,6 +83,12 @@ def _(A, P, Q, r):
     return _by_order(A, P @ Q, r, 1)
 
 
+@poles_by_eigenvectors.mistake("np.linalg.eig sorts nothing: put the largest eigenvalues first.")
+def _(A, P, Q, r):
+    T = np.linalg.eig(P @ Q)[1].real
+    return np.linalg.eigvals((np.linalg.inv(T) @ A @ T)[:r, :r])
+
+
 @poles_by_eigenvectors.mistake("The columns of T are eigenvectors of P Q, not of Q P.")
 def _(A, P, Q, r):
     return _by_order(A, Q @ P, r, -1)
@@ -87,12 +100,17 @@ def _(A, P, Q, r):
     return values[np.argsort(-values.real)][:r]
 
 
+# the loudest of these, the ones with the largest residues and the slowest are not the same
+INVENTED = np.array([-0.1 + 1j, -0.5 + 2j, -0.02 + 3j, -1.0 + 0.5j])
+
+
 @exercise(
     "4.3",
     [
         (*modes(*chain(8)), OMEGA, 3),
         (*modes(*chain(5)), OMEGA, 2),
         (*modes(*chain(6, damping=0.4)), OMEGA, 1),
+        (INVENTED, np.array([1.0, 6j, 0.1, 3.0]), OMEGA, 2),
     ],
     "np.argsort(…)[::-1][:count] are the loudest; what is left out is the error.",
     "The response of modes is in exercise 1.5, for one frequency. Let the modes be a column:"
@@ -114,6 +132,20 @@ def _response(poles, residues, omega, which):
 def _(poles, residues, omega, count):
     order = np.argsort(-np.abs(residues) / -poles.real)[count:]
     return np.abs((residues[order, None] / (1j * omega - poles[order, None])).sum(0)).max() / 2
+
+
+def _ranked(poles, residues, omega, count, by):
+    return np.abs(_response(poles, residues, omega, np.argsort(-by)[count:])).max()
+
+
+@modal_error.mistake("You ranked by |w| alone. Divide by the damping.")
+def _(poles, residues, omega, count):
+    return _ranked(poles, residues, omega, count, np.abs(residues))
+
+
+@modal_error.mistake("You kept the slowest modes. How loud they are counts, too.")
+def _(poles, residues, omega, count):
+    return _ranked(poles, residues, omega, count, poles.real)
 
 
 @modal_error.mistake("You kept the modes with the smallest |w| / damping. Sort descending.")

@@ -30,6 +30,11 @@ def _(sigma, signs, r):
     return 2 * sigma[r:].sum()
 
 
+@error_at_rest.mistake("Number r + 1 is signs[r] and sigma[r]: from there on.")
+def _(sigma, signs, r):
+    return 2 * (signs * sigma)[r - 1 :].sum()
+
+
 @error_at_rest.mistake("These are the steps of the states that are kept.")
 def _(sigma, signs, r):
     return 2 * (signs * sigma)[:r].sum()
@@ -40,24 +45,35 @@ def _(sigma, signs, r):
     [
         (balance(*chain(8))[3], 0.133),
         (balance(*rod(8))[3], 0.02),
-        (0.5 ** np.arange(1.0, 30.0), 1e-3),
+        (0.8 ** np.arange(1.0, 60.0), 1e-3),
+        (balance(*rod(6))[3], 50.0),
     ],
     "Try r = 1, 2, 3, … until 2 * sigma[r:].sum() is small enough.",
     minutes=5,
 )
 def smallest_rank(sigma, allowed):
     tails = 2 * np.cumsum(sigma[::-1])[::-1]
-    return int((tails > allowed).sum())
+    return max(1, int((tails > allowed).sum()))
 
 
 @smallest_rank.mistake("The bound is twice the tail: the factor 2 is missing.")
 def _(sigma, allowed):
-    return int((np.cumsum(sigma[::-1])[::-1] > allowed).sum())
+    return max(1, int((np.cumsum(sigma[::-1])[::-1] > allowed).sum()))
 
 
-@smallest_rank.mistake("That is the limit, of one value. The bound sums the tail.")
+@smallest_rank.mistake("That is the limit, of one value. The bound sums the tail, twice.")
 def _(sigma, allowed):
-    return int((sigma > allowed).sum())
+    return max(1, int((sigma > allowed).sum()))
+
+
+@smallest_rank.mistake("That is one step, twice one value. The bound sums all that are left out.")
+def _(sigma, allowed):
+    return max(1, int((2 * sigma > allowed).sum()))
+
+
+@smallest_rank.mistake("At least one state is asked, also if none would do.")
+def _(sigma, allowed):
+    return int((2 * np.cumsum(sigma[::-1])[::-1] > allowed).sum())
 
 
 @smallest_rank.mistake("One too many: sigma[r:] are the values that r states leave out.")
@@ -110,7 +126,7 @@ def _(omega, whole, small):
 
 @exercise(
     "5.4",
-    [(balance(*rod(8))[3], 1), (balance(*rod(8))[3], 2), (balance(*rod(6))[3], 1)],
+    [(balance(*rod(8))[3], 1), (balance(*rod(8))[3], 2), (3 * balance(*rod(6))[3], 1)],
     "The gain at rest is twice the sum of all values (exercise 3.5).",
     minutes=5,
     level=2,
@@ -129,6 +145,11 @@ def _(sigma, r):
     return 100 * sigma[:r].sum() / sigma.sum()
 
 
+@percent.mistake("That is the error itself, times 100. Divide by the gain at rest.")
+def _(sigma, r):
+    return 200 * sigma[r:].sum()
+
+
 @percent.mistake("The gain at rest is twice the sum, as the error is: both or neither.")
 def _(sigma, r):
     return 200 * sigma[r:].sum() / sigma.sum()
@@ -142,7 +163,7 @@ def _(sigma, r):
         (balance(*rod(6))[0], 2.0),
     ],
     "A has blocks: A[:-1, :-1] is A11, A[:-1, -1] is a12. Phi is the inverse of iω - A11.",
-    "np.append(Phi @ A[:-1, -1], 1) is the column; multiply it by A.",
+    "The column z is Phi a12 with a 1 below it (np.append). Then A z.",
     minutes=12,
     level=3,
 )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from s4bt.course.exercise import exercise
+from s4bt.course.exercise import NotNumbers, exercise
 from s4bt.course.models import layer
 
 
@@ -75,7 +75,9 @@ OMEGA = np.array([0.0, 0.7, 2.1])
 
 
 def _response(system):
-    A, b, c = (np.asarray(x, dtype=float) for x in system)
+    if any(np.abs(np.imag(x)).max() > 0 for x in system):
+        raise NotNumbers("A real system is asked, and yours has an imaginary part")
+    A, b, c = (np.asarray(x).real for x in system)
     return np.array([c @ np.linalg.solve(1j * w * np.eye(2) - A, b) for w in OMEGA])
 
 
@@ -102,7 +104,9 @@ def _(lam, b, c):
     return embed.reference(lam, b, c)[0], [b.real, b.imag], [c.real, c.imag]
 
 
-@embed.mistake("The rotation turns the other way: α + iβ is [[α, -β], [β, α]].")
+@embed.mistake(
+    "The rotation turns the other way, or b and c are exchanged: α + iβ is [[α, -β], [β, α]]."
+)
 def _(lam, b, c):
     return embed.reference(lam, b, c)[0].T, [b.real, b.imag], [c.real, -c.imag]
 

@@ -115,6 +115,11 @@ def _(Lambda, step):
     return -1 / (step * np.max(np.real(Lambda)))
 
 
+@memory.mistake("Right, and rounded. A real number is asked.")
+def _(Lambda, step):
+    return np.ceil(memory.reference(Lambda, step))
+
+
 @memory.mistake("That is a time. How many pixels is it? Divide by the step.")
 def _(Lambda, step):
     return np.log(0.01) / np.max(np.real(Lambda))

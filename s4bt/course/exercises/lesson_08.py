@@ -102,6 +102,7 @@ def _silenced(model, kept, keep=True):
     level=2,
     tolerance=1e-3,
     up_to=_logits,
+    keeps=lambda args: np.concatenate([x.W.detach().numpy().ravel() for x in args[0].dss_layers()]),
 )
 def random_modes(model, kept):
     return _silenced(model, kept)
@@ -142,6 +143,11 @@ def digits_needed(p, q):
 @digits_needed.mistake("Both accuracies are uncertain: p(1 - p) and q(1 - q) add up.")
 def _(p, q):
     return 4 * p * (1 - p) / (p - q) ** 2
+
+
+@digits_needed.mistake("Right, and rounded. A real number is asked.")
+def _(p, q):
+    return np.ceil(digits_needed.reference(p, q))
 
 
 @digits_needed.mistake("The factor 2 is under the square, too: 4.")

@@ -427,9 +427,9 @@ def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(quick):
         ("--scale huge", "has no scale 'huge'. Use one of: quick, laptop, study, paper"),
         ("--scale quick --task speech", "unknown task 'speech'. Use one of: listops, text"),
         (
-            "--scale study --task text",
-            "results/study/text/arrays is not there. Make it with: "
-            "python -m tools.scales study && dvc --cd results/study repro prepare@text",
+            "--scale paper --task text",
+            "results/paper/text/arrays is not there. Make it with: "
+            "python -m tools.scales paper && dvc --cd results/paper repro prepare@text",
         ),
     ],
 )
@@ -440,7 +440,7 @@ def test_user_errors_are_one_message_without_a_traceback(clone, arguments, messa
     assert (
         done.returncode == 1 and re.search(message, done.stderr) and "Traceback" not in done.stderr
     )
-    assert not (clone / "results/study").exists()
+    assert not (clone / "results/paper").exists()
 
 
 def test_a_mistake_in_params_names_its_line(clone):

@@ -5,7 +5,7 @@ A lesson's cell with `figure` in its metadata makes a figure; a deck shows it as
 `make book` leaves them in docs/_build/jupyter_execute; a lesson that is not there is run.
 
 The long deck consists of the slides with the line `% long` below their heading. PDFs are printed by
-Chromium, where there is one.
+Chromium, where it and its driver are installed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,17 @@ from s4bt.progress import progress_bar
 
 SOURCE = ROOT / "docs" / "slides"
 LESSONS = ROOT / "notebooks" / "lessons"
-TRIES, BLANK = 3, 20_000  # a busy machine may print before a page is drawn; bytes of a blank PDF
 DPI = 200  # of figures on a screen in a lecture hall
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = "headless no-sandbox disable-gpu no-first-run disable-background-networking "
+FLAGS += "disable-component-update disable-sync disable-dev-shm-usage"
+# calls back when formulas and, where slides become pages, those are there
+DRAWN = """const done = arguments[0], deck = location.search.includes('print-pdf');
+function look() {
+  if (deck && !document.querySelector('.pdf-page')) return setTimeout(look, 100);
+  const math = window.MathJax ? MathJax.startup.promise : Promise.resolve();
+  math.then(() => setTimeout(done, 500));
+}
+look();"""
 
 
 def executed(lesson: Path, folder: Path | None) -> nbformat.NotebookNode:
@@ -86,32 +94,32 @@ def sphinx(builder: str, source: Path, out: Path, *more: str) -> None:
         raise UserError(f"the slides could not be built:\n{done.stderr or done.stdout}")
 
 
-def print_pdf(page: Path, pdf: Path, query: str = "") -> bool:
-    """Print a page into a PDF, without network; whether there is a browser for it."""
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if not browser:
+def print_pdfs(pages: dict[Path, str]) -> bool:
+    """Print pages into PDFs, without network; whether there is a browser for it.
+
+    pages: where a PDF goes, and the address of its page.
+    """
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
         return False
-    flags = "headless no-sandbox disable-gpu no-first-run disable-background-networking "
-    flags += "disable-component-update disable-sync disable-dev-shm-usage no-pdf-header-footer"
-    for _ in range(TRIES):
-        with tempfile.TemporaryDirectory() as home:
-            subprocess.run(
-                [
-                    browser,
-                    *(f"--{flag}" for flag in flags.split()),
-                    f"--user-data-dir={home}",
-                    "--host-resolver-rules=MAP * ~NOTFOUND",
-                    "--virtual-time-budget=60000",
-                    f"--print-to-pdf={pdf}",
-                    f"{page.as_uri()}{query}",
-                ],
-                check=True,
-                capture_output=True,
-                timeout=300,
-            )
-        if pdf.stat().st_size > BLANK:
-            return True
-    raise UserError(f"{browser} printed a blank page for {page.name}, {TRIES} times")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in FLAGS.split():
+        options.add_argument(f"--{flag}")
+    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        driver.set_script_timeout(120)
+        for pdf, address in pages.items():
+            driver.get(address)
+            driver.execute_async_script(DRAWN)
+            settings = {"preferCSSPageSize": True, "printBackground": True}
+            printed = driver.execute_cdp_cmd("Page.printToPDF", settings)
+            pdf.write_bytes(base64.b64decode(printed["data"]))
+    finally:
+        driver.quit()
+    return True
 
 
 def build(out: Path, ready: Path | None) -> None:
@@ -137,11 +145,14 @@ def build(out: Path, ready: Path | None) -> None:
         shutil.copytree(source / "static", sheet / "static")
         shutil.copy(source / "conf.py", sheet)
         sphinx("html", sheet, Path(scratch) / "page")
-        printed = print_pdf(out / "long.html", out / "long.pdf", "?print-pdf")
-        if printed:
-            print_pdf(Path(scratch) / "page" / "index.html", out / "cheatsheet.pdf")
-        else:
-            print("no PDFs: there is no Chromium here to print them", file=sys.stderr)
+        printed = print_pdfs(
+            {
+                out / "long.pdf": f"{(out / 'long.html').resolve().as_uri()}?print-pdf",
+                out / "cheatsheet.pdf": (Path(scratch) / "page" / "index.html").as_uri(),
+            }
+        )
+        if not printed:
+            print("no PDFs: there is no chromium with chromedriver here", file=sys.stderr)
 
 
 if __name__ == "__main__":

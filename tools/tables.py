@@ -25,6 +25,7 @@ from tools.results import (
     retrained_words,
     robust_table,
 )
+from tools.study import shortcuts_table
 
 BLOCKS = {
     "README.md": {"headline": headline, "results": four_rows, "launch": launch_text},
@@ -38,6 +39,7 @@ BLOCKS = {
         "pruned": pruned_table,
         "bits": bits_table,
     },
+    "data/README.md": {"shortcuts": shortcuts_table},
     "docs/lecturer.md": {"exercises": exercises_table},
     "docs/benchmarks.md": {"bench": bench_table, "mimo": mimo_table, "speed": speed_table},
 }

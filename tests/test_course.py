@@ -595,9 +595,13 @@ return [Reveal.getSlides().length, wrong];"""
 @pytest.mark.parametrize("deck", DECKS)
 def test_a_deck_opens_without_network_and_every_slide_fits(decks, browser, deck):
     browser.get((decks / f"{deck}.html").as_uri())
-    state = browser.execute_async_script(SETTLED)
+    for _ in range(20):  # a busy machine draws and lays out late
+        state = browser.execute_async_script(SETTLED)
+        if not state["images"]:
+            break
+        browser.execute_async_script("setTimeout(arguments[0], 500)")
     assert not state["broken"] and not state["images"] and state["rendered"] >= state["math"]
-    for _ in range(20):  # a busy machine lays out late
+    for _ in range(20):
         slides, wrong = browser.execute_script(FITS)
         if not wrong:
             break

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from s4bt.course.checks import find
 from s4bt.course.exercise import EXERCISES
+from s4bt.files import ROOT
 
-LESSONS = 13
+LESSONS = len(list((ROOT / "s4bt/course/exercises").glob("lesson_*.py")))
 
 
 def exercises_table() -> str:

@@ -54,6 +54,14 @@ def rod(points: int = 12, diffusivity: float = 1.0) -> tuple[np.ndarray, ...]:
     return A, b, b.copy()
 
 
+def gramians(A: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """P and Q, (n, n), of a stable system: A P + P A^T + b b^T = 0, A^T Q + Q A + c^T c = 0."""
+    return (
+        linalg.solve_continuous_lyapunov(A, -np.outer(b, b)),
+        linalg.solve_continuous_lyapunov(A.T, -np.outer(c, c)),
+    )
+
+
 def balance(A: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, ...]:
     """A stable minimal system in balanced coordinates, P = Q = diag(sigma): A, b, c and sigma.
 
@@ -61,8 +69,7 @@ def balance(A: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, ..
     SVD Lq^T Lp = U diag(sigma) V^T, then T = Lp V sigma^(-1/2), Z = Lq U sigma^(-1/2) with Z^T T =
     I.
     """
-    P = linalg.solve_continuous_lyapunov(A, -np.outer(b, b))
-    Q = linalg.solve_continuous_lyapunov(A.T, -np.outer(c, c))
+    P, Q = gramians(A, b, c)
     Lp, Lq = np.linalg.cholesky(P), np.linalg.cholesky(Q)
     U, sigma, Vt = np.linalg.svd(Lq.T @ Lp)
     T, Z = Lp @ Vt.T / np.sqrt(sigma), Lq @ U / np.sqrt(sigma)

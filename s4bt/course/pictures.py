@@ -26,6 +26,7 @@ def use_style() -> None:
 
 # Handlers stand in the elements themselves: no script, no identifier, so any number of sliders can
 # share a page, live or exported.
+ROUND = 6000  # milliseconds of a film that has more pictures than two a second
 _SHOW = (
     "const s=this.closest('.s4bt-slider'),i=+s.querySelector('input').value;"
     "s.querySelectorAll('img').forEach((p,k)=>p.hidden=k!==i);"
@@ -35,7 +36,7 @@ _PLAY = (
     "const s=this.closest('.s4bt-slider'),r=s.querySelector('input');"
     "if(s.timer){clearInterval(s.timer);s.timer=0;this.textContent='play'}"
     "else{this.textContent='stop';"
-    "s.timer=setInterval(()=>{r.value=+r.value>=+r.max?0:+r.value+1;r.oninput()},500)}"
+    "s.timer=setInterval(()=>{r.value=+r.value>=+r.max?0:+r.value+1;r.oninput()},PAUSE)}"
 )
 
 
@@ -64,13 +65,14 @@ def slider(draw: Callable[[object], object], values: Sequence, name: str = "r"):
         text = f"{name} = {value}"
         pictures.append((text, base64.b64encode(small.getvalue()).decode()))
     first = len(pictures) // 3
+    play = _PLAY.replace("PAUSE", str(min(500, ROUND // len(pictures))))
     images = "".join(
         f'<img alt="{html.escape(text)}" src="data:image/png;base64,{data}" style="max-width:100%"'
         f"{'' if k == first else ' hidden'}>"
         for k, (text, data) in enumerate(pictures)
     )
     return HTML(
-        f'<div class="s4bt-slider"><div><button type="button" onclick="{_PLAY}">play</button> '
+        f'<div class="s4bt-slider"><div><button type="button" onclick="{play}">play</button> '
         f'<input type="range" aria-label="{html.escape(name)}" min="0" '
         f'max="{len(pictures) - 1}" value="{first}" style="width:50%;vertical-align:middle" '
         f'oninput="{_SHOW}"> <output>{html.escape(pictures[first][0])}</output></div>{images}</div>'

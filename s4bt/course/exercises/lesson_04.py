@@ -1,19 +1,11 @@
 """Exercises of lesson 4."""
 
 import numpy as np
-from scipy import linalg
 
 from s4bt.course.exercise import exercise
-from s4bt.course.physics import balance, chain, modes
+from s4bt.course.physics import balance, chain, gramians, modes
 
 OMEGA = np.geomspace(0.02, 4, 400)
-
-
-def _gramians(A, b, c):
-    return (
-        linalg.solve_continuous_lyapunov(A, -np.outer(b, b)),
-        linalg.solve_continuous_lyapunov(A.T, -np.outer(c, c)),
-    )
 
 
 def _cut(A, b, c, r):
@@ -53,9 +45,9 @@ def _backwards(system):
 @exercise(
     "4.2",
     [
-        (chain(8)[0], *_gramians(*chain(8)), 6),
-        (chain(4)[0], *_gramians(*chain(4)), 4),
-        (chain(3, damping=0.5)[0], *_gramians(*chain(3, damping=0.5)), 2),
+        (chain(8)[0], *gramians(*chain(8)), 6),
+        (chain(4)[0], *gramians(*chain(4)), 4),
+        (chain(3, damping=0.5)[0], *gramians(*chain(3, damping=0.5)), 2),
         _backwards(chain(3)),
     ],
     "np.linalg.eig(P @ Q) gives the columns of T, in no particular order: sort by eigenvalue.",
@@ -182,10 +174,10 @@ def both_gramians(A, b, c, r):
 
 @both_gramians.mistake("These are corners of the old Gramians. Compute those of the small system.")
 def _(A, b, c, r):
-    P, Q = _gramians(A, b, c)
+    P, Q = gramians(A, b, c)
     return P[:r, :r], Q[:r, :r]
 
 
 @both_gramians.mistake("These are the Gramians of the system you did not truncate.")
 def _(A, b, c, r):
-    return _gramians(A, b, c)
+    return gramians(A, b, c)

@@ -9,7 +9,7 @@ from s4bt.course.models import examples, layer, network
 
 
 @cache
-def _digits():
+def digits():
     import torch
 
     from s4bt.study.batches import batch
@@ -135,13 +135,13 @@ def _(Lambda, step):
     tolerance=1e-4,
 )
 def difference_of_logits(delay):
-    return _difference(delay, float(_digits()[1].min()))
+    return _difference(delay, float(digits()[1].min()))
 
 
 def _difference(delay, filled, relative=True):
     import torch
 
-    model, x = _digits()
+    model, x = digits()
     late = torch.roll(x, delay, 1)
     if filled is not None:
         late[:, :delay] = filled
@@ -163,4 +163,4 @@ def _(delay):
 
 @difference_of_logits.mistake("Divide by the largest logit.")
 def _(delay):
-    return _difference(delay, float(_digits()[1].min()), relative=False)
+    return _difference(delay, float(digits()[1].min()), relative=False)

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from s4bt.course.exercise import exercise
-from s4bt.course.exercises.lesson_07 import _digits
+from s4bt.course.exercises.lesson_07 import digits
 from s4bt.course.models import examples
 
 
@@ -39,7 +39,7 @@ def _accuracy(first, second):
     from s4bt.compression import compress
     from s4bt.study.train import evaluate
 
-    small, _ = compress(_digits()[0], [first, second], "bt-discrete")
+    small, _ = compress(digits()[0], [first, second], "bt-discrete")
     return 100 * evaluate(small, examples("image"), "test")["accuracy"]
 
 
@@ -71,7 +71,7 @@ def _(r):
 
 
 def _random_cases():
-    model, _ = _digits()
+    model, _ = digits()
     rng = np.random.default_rng(5)
     return [(model, np.sort(rng.choice(64, size, replace=False))) for size in (8, 20, 8)]
 
@@ -80,7 +80,7 @@ def _logits(net):
     import torch
 
     with torch.no_grad():
-        return net(_digits()[1])
+        return net(digits()[1])
 
 
 def _silenced(model, kept, keep=True):

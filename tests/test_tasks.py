@@ -24,6 +24,7 @@ from s4bt.tasks import prepare as preparing
 from s4bt.tasks.options import ImageData, ListOpsData, PathfinderData, RetrievalData, TextData
 from s4bt.tasks.prepare import open_wheel, prepare
 from s4bt.tasks.releases import RAW
+from tests.shortcuts import below_the_root, between_the_discs, scenes
 
 SIZES = {"train": 60, "val": 20, "test": 20}
 LISTOPS = ListOpsData(**SIZES, min_length=6, max_length=40, max_depth=4, max_arguments=4)
@@ -106,18 +107,6 @@ def test_lengths_and_labels_are_distributed_as_those_of_the_public_generator():
     assert 0.14 < counts[0] < 0.18 and 0.14 < counts[9] < 0.18 and (counts[1:9] < 0.12).all()
 
 
-def scenes(data, count, seed):
-    """The first `count` scenes of a seed: list of (contours, discs, label)."""
-    found, chunk = [], 0
-    while len(found) < count:
-        s = pathfinder.scenes(data.model_copy(update={"seed": seed}), chunk)
-        found += [
-            ([c[i] for c in s.contours], s.discs[i], int(s.labels[i])) for i in range(len(s.labels))
-        ]
-        chunk += 1
-    return found[:count]
-
-
 @pytest.mark.parametrize(
     "data",
     [PATHS, load_task("paper", "pathfinder")[0].data, load_task("paper", "pathx")[0].data],
@@ -166,21 +155,8 @@ def test_the_places_of_the_discs_do_not_tell_the_label():
 
 @pytest.mark.parametrize("turn, percent", [(0.3, 88), (0.7, 73)])
 def test_a_paddle_between_the_discs_tells_as_much_as_the_data_card_says(turn, percent):
-    """The best threshold on the distance of the nearest paddle from the middle between the discs,
-    found on half of the scenes.
-    """
     data = load_task("laptop", "pathfinder")[0].data.model_copy(update={"turn": turn})
-    found = scenes(data, 2000, 7)
-    near, y = np.empty(2000), np.array([label for _, _, label in found])
-    for i, (contours, discs, _) in enumerate(found):
-        a, d = (paddles := np.concatenate(contours))[:, 0], paddles[:, 1] - paddles[:, 0]
-        t = np.clip(((discs.mean(0) - a) * d).sum(-1) / (d**2).sum(-1), 0, 1)
-        near[i] = np.linalg.norm(discs.mean(0) - a - t[:, None] * d, axis=-1).min()
-    threshold = max(
-        np.quantile(near[:1000], np.linspace(0, 1, 40)),
-        key=lambda q: ((near[:1000] < q) == y[:1000]).mean(),
-    )
-    assert round(100 * ((near[1000:] < threshold) == y[1000:]).mean()) == percent
+    assert round(100 * between_the_discs(data, 2000)) == percent
 
 
 @pytest.mark.parametrize(
@@ -483,28 +459,8 @@ def test_the_real_data_make_every_task_at_scale_quick(task, tmp_path):
 
 
 def test_what_stands_directly_below_the_root_tells_as_much_as_the_data_card_says(tmp_path):
-    """The root's operator, and its value for the digits that are its own arguments, as a table from
-    4,000 training examples: the most frequent answer.
-    """
+    """From 4,000 training examples."""
     data = load_task("laptop", "listops")[0].data.model_copy(update={"train": 4000})
     arrays = prepare("listops", data, tmp_path / "arrays")
-    names = {number: token for token, number in listops.CODE.items()}
-
-    def seen(split):
-        for row, length in zip(split.x, split.lengths, strict=True):
-            depth, own = 0, []
-            for token in (names[number] for number in row[:length]):
-                depth += token.startswith("[") - (token == "]")
-                if depth == 1 and token.isdigit():
-                    own.append(token)
-            root = names[row[0]]
-            yield root, (evaluate_with_a_stack([root, *own, "]"]) if own else None)
-
     for parts, percent in ((1, 23), (2, 42)):
-        known = {}
-        for rule, y in zip(seen(arrays["train"]), arrays["train"].y, strict=True):
-            known.setdefault(rule[:parts], []).append(y)
-        best = {rule: np.bincount(answers).argmax() for rule, answers in known.items()}
-        split = arrays["test"]
-        right = [best.get(rule[:parts]) == y for rule, y in zip(seen(split), split.y, strict=True)]
-        assert round(100 * np.mean(right)) == percent
+        assert round(100 * below_the_root(arrays, parts)) == percent

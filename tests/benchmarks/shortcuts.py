@@ -15,16 +15,11 @@ import numpy as np
 
 from s4bt.study.config import load_task
 from s4bt.study.places import task_dir
-from s4bt.tasks import TASKS, Dataset, listops, load, pathfinder
-from tests.benchmarks.common import OUT, write
+from s4bt.tasks import TASKS, Dataset, load
+from tests.benchmarks.common import OUT, write  # first, because it sets the number of threads
+from tests.shortcuts import below_the_root, between_the_discs
 
 SCALE, SCENES = "study", 4000
-OPERATORS = {
-    "[MIN": min,
-    "[MAX": max,
-    "[MED": lambda own: int(np.median(own)),
-    "[SM": lambda own: sum(own) % 10,
-}
 
 
 def least_squares(data: Dataset, features) -> float:
@@ -56,46 +51,6 @@ def blocks(split) -> np.ndarray:
     )
 
 
-def below_the_root(data: Dataset, parts: int) -> float:
-    """A table of what stands directly below the root, and its most frequent answer."""
-    names = {number: token for token, number in listops.CODE.items()}
-
-    def seen(split):
-        for row, length in zip(split.x, split.lengths):
-            depth, own = 0, []
-            for token in (names[number] for number in row[:length]):
-                depth += token.startswith("[") - (token == "]")
-                if depth == 1 and token.isdigit():
-                    own.append(int(token))
-            root = names[row[0]]
-            yield (root, OPERATORS[root](own) if own else None)[:parts]
-
-    known: dict = {}
-    for rule, y in zip(seen(data["train"]), data["train"].y):
-        known.setdefault(rule, []).append(y)
-    best = {rule: np.bincount(answers).argmax() for rule, answers in known.items()}
-    return float(np.mean([best.get(r) == y for r, y in zip(seen(data["test"]), data["test"].y)]))
-
-
-def between_the_discs(options) -> float:
-    """The best threshold on how near the next paddle is to the middle between the discs."""
-    near, labels, chunk = [], [], 0
-    while len(near) < SCENES:
-        found = pathfinder.scenes(options.model_copy(update={"seed": 7}), chunk)
-        chunk += 1
-        for k in range(len(found.labels)):
-            paddles = np.concatenate([contour[k] for contour in found.contours])
-            start, along = paddles[:, 0], paddles[:, 1] - paddles[:, 0]
-            middle = found.discs[k].mean(0)
-            t = np.clip(((middle - start) * along).sum(-1) / (along**2).sum(-1), 0, 1)
-            near.append(np.linalg.norm(middle - start - t[:, None] * along, axis=-1).min())
-            labels.append(found.labels[k])
-    near, y, half = np.array(near[:SCENES]), np.array(labels[:SCENES]), SCENES // 2
-    grid = np.quantile(near[:half], np.linspace(0, 1, 60))
-    best = max(grid, key=lambda q: ((near[:half] < q) == y[:half]).mean())
-    return float(((near[half:] < best) == y[half:]).mean())
-
-
 def rules(task: str) -> dict[str, float]:
     """Accuracy of each rule for a task."""
     data, options = load(task, task_dir(SCALE, task) / "arrays"), load_task(SCALE, task)[0].data
@@ -110,7 +65,7 @@ def rules(task: str) -> dict[str, float]:
     elif task == "image":
         found["blocks of 4 x 4"] = least_squares(data, blocks)
     else:
-        found["a paddle between the discs"] = between_the_discs(options)
+        found["a paddle between the discs"] = between_the_discs(options, SCENES)
     return found
 
 

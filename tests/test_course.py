@@ -5,7 +5,6 @@ and what a browser makes of it.
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -23,7 +22,7 @@ from rattler import MatchSpec
 from s4bt import course
 from s4bt.files import ROOT, UserError
 from tests.copies import copy_project, good
-from tools import lock
+from tools import lock, slides
 
 LESSONS = sorted((ROOT / "notebooks" / "lessons").glob("*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "lessons" / "solutions").glob("*.ipynb"))
@@ -440,27 +439,9 @@ def test_links_lead_somewhere_and_nothing_is_loaded_from_elsewhere(book):
 
 @pytest.fixture(scope="module")
 def browser():
-    if not (shutil.which("chromedriver") and shutil.which("chromium")):
+    if not slides.has_browser():
         pytest.skip("there is no browser: install chromium and chromium-driver (Debian's names)")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for flag in (
-        "headless",
-        "no-sandbox",
-        "disable-gpu",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "disable-dev-shm-usage",
-        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        "window-size=1400,1000",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    driver = slides.browser(browser="ALL", performance="ALL")
     driver.set_page_load_timeout(60)
     yield driver
     driver.quit()
@@ -602,12 +583,12 @@ def test_a_deck_opens_without_network_and_every_slide_fits(decks, browser, deck)
         browser.execute_async_script("setTimeout(arguments[0], 500)")
     assert not state["broken"] and not state["images"] and state["rendered"] >= state["math"]
     for _ in range(20):
-        slides, wrong = browser.execute_script(FITS)
+        count, wrong = browser.execute_script(FITS)
         if not wrong:
             break
         browser.execute_async_script("setTimeout(arguments[0], 500)")
     assert not wrong, f"{deck}: these slides do not fit: {wrong}"
-    assert 30 <= slides <= 55 if deck == "long" else 8 <= slides <= 12
+    assert 30 <= count <= 55 if deck == "long" else 8 <= count <= 12
     assert not [e["message"] for e in browser.get_log("browser")]
     asked = [json.loads(e["message"])["message"] for e in browser.get_log("performance")]
     urls = {
@@ -620,8 +601,7 @@ def test_decks_link_to_each_other_and_to_the_pdfs(decks):
     page = BeautifulSoup((decks / "index.html").read_text(), "html.parser")
     links = {a["href"] for a in page.find_all("a", href=True) if not a["href"].startswith("#")}
     assert {f"{deck}.html" for deck in DECKS} <= links
-    can_print = shutil.which("chromium") and shutil.which("chromedriver")
-    printed = {"long.pdf", "cheatsheet.pdf"} if can_print else set()
+    printed = {"long.pdf", "cheatsheet.pdf"} if slides.has_browser() else set()
     for link in links - ({"long.pdf", "cheatsheet.pdf"} - printed):
         assert (decks / urlsplit(link).path).exists(), link
     for name in printed:
@@ -630,10 +610,8 @@ def test_decks_link_to_each_other_and_to_the_pdfs(decks):
 
 
 def test_a_figure_that_is_not_made_is_named(tmp_path):
-    from tools.slides import write_figures
-
     cell = nbformat.v4.new_code_cell("1", metadata={"figure": "gone"})
     with pytest.raises(
         UserError, match="the cell 'gone' of 04_balance_and_truncate.ipynb shows no"
     ):
-        write_figures(LESSONS[4], nbformat.v4.new_notebook(cells=[cell]), tmp_path)
+        slides.write_figures(LESSONS[4], nbformat.v4.new_notebook(cells=[cell]), tmp_path)

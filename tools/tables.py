@@ -11,6 +11,7 @@ import sys
 import pandas as pd
 
 from s4bt.files import ROOT, UserError, atomic_path
+from tools import report
 from tools.address import launch_text
 from tools.benchmarks import bench_table, mimo_table, pruned_table, speed_table
 from tools.course import exercises_table
@@ -38,6 +39,15 @@ BLOCKS = {
         "claims": claims,
         "pruned": pruned_table,
         "bits": bits_table,
+    },
+    "docs/report.md": {
+        "report-state": report.state,
+        "report-originals": report.originals_table,
+        "report-claim1": report.claim1_table,
+        "report-fewer": report.fewer_words,
+        "report-parts": report.parts_table,
+        "report-claim2": report.claim2_table,
+        "report-smallest": report.smallest_table,
     },
     "data/README.md": {"shortcuts": shortcuts_table},
     "docs/lecturer.md": {"exercises": exercises_table},

@@ -117,29 +117,32 @@ def fewer_parameters(rows: pd.DataFrame, against: str = "skew-hippo") -> pd.Data
     """For every Skew-HiPPO model the smallest truncated model that is significantly better.
 
     All truncated models of the same transfer with fewer parameters than the baseline are compared
-    with it; Holm's correction is over all comparisons with one baseline. Columns sharing, rank,
-    parameters (of the baseline), transfer, then method, small_rank, small_parameters, mean, low,
-    high and holm of the smallest that holds over all tasks, empty if there is none.
+    with it, for every task and for "all"; Holm's correction is over the comparisons with one
+    baseline on one task. Columns task, sharing, rank, parameters (of the baseline), transfer,
+    compared, then method, small_rank, small_parameters, mean, low, high and holm of the smallest
+    that holds, empty if there is none.
     """
     found = []
     candidates = _arms(rows, "truncated", ["transfer", "method", "rank"])
+    names = ["method", "small_rank", "small_parameters", "mean", "low", "high", "holm"]
     for (sharing, rank), theirs in _arms(rows, against, ["sharing", "rank"]).items():
         size = theirs.parameters.mean()
         for transfer in ("dss", "whole"):
-            compared = []
-            for (kind, method, small), ours in candidates.items():
-                if kind == transfer and ours.parameters.mean() < size:
-                    row = decided(differences(ours, theirs))[-1]
-                    own = {"method": method, "small_rank": small}
-                    compared.append(own | {"small_parameters": ours.parameters.mean()} | row)
             about = {"sharing": sharing, "rank": rank, "parameters": size, "transfer": transfer}
-            if compared:
-                table = verdicts(pd.DataFrame(compared))
-                good = table[table.verdict == "holds"].sort_values(["small_parameters", "holm"])
-                if len(good):
-                    names = ["method", "small_rank", "small_parameters", "mean", "low", "high"]
-                    about |= good.iloc[0][[*names, "holm"]].to_dict()
-            found.append(about | {"compared": len(compared)})
+            compared = [
+                {"method": method, "small_rank": small, "small_parameters": less} | row
+                for (kind, method, small), ours in candidates.items()
+                if kind == transfer and (less := ours.parameters.mean()) < size
+                for row in decided(differences(ours, theirs))
+            ]
+            for task in [*theirs.task.unique(), "all"]:
+                own = {"task": task} | about | dict.fromkeys(names)
+                here = [row for row in compared if row["task"] == task]
+                if here:
+                    table = verdicts(pd.DataFrame(here))
+                    good = table[table.verdict == "holds"].sort_values(["small_parameters", "holm"])
+                    own |= good.iloc[0][names].to_dict() if len(good) else {}
+                found.append(own | {"compared": len(here)})
     return pd.DataFrame(found)
 
 
@@ -247,11 +250,13 @@ def said_of_claim1(table: pd.DataFrame, smaller: pd.DataFrame) -> str:
         words = "; ".join(f"{name} at {ranks}" for name, ranks in sorted(by.items()))
         lines.append(f"{method}, {transfer}, against Skew-HiPPO of the same size: {words}.")
     known = smaller[smaller.compared > 0]
-    beaten = known.method.notna() if "method" in known else pd.Series(False, index=known.index)
-    lines.append(
-        f"With fewer parameters: {int(beaten.sum())} of {len(known)} Skew-HiPPO models are beaten "
-        "by a smaller truncated one, over all tasks, after Holm's correction."
-    )
+    beaten = known.method.notna().groupby(known.task, sort=False).agg(["sum", "size"])
+    for task, row in beaten.iterrows():
+        where = "over all tasks" if task == "all" else f"on {task}"
+        lines.append(
+            f"With fewer parameters, {where}: {row['sum']} of {row['size']} Skew-HiPPO models are "
+            "beaten by a smaller truncated one, after Holm's correction."
+        )
     return "\n".join(lines)
 
 

@@ -1,0 +1,219 @@
+"""The tables and sentences of docs/report.md, from the tasks of scale `study` that are complete.
+
+    python -m tools.report        draws its figure; `make table` writes the rest
+
+A task is complete when its models are retrained. The second claim waits for `45_inherit`.
+"""
+
+from __future__ import annotations
+
+import json
+from textwrap import fill
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from s4bt.reduction.methods import METHODS
+from s4bt.study import claims, figures, smallest
+from s4bt.study.answers import PAPER, points
+from s4bt.study.config import load_scale
+from s4bt.study.places import task_dir
+from s4bt.study.statistics import cells_of, chance_of, half_width, summary
+from s4bt.study.styles import save, use_style
+from s4bt.tasks import TASKS
+from tools.results import markdown
+
+SCALE = "study"
+# What is reported of the first claim: start, transfer, and the baseline it is compared with.
+COMPARED = [
+    (PAPER, "dss", "skew-hippo", "a"),
+    ("weighted-shared", "dss", "skew-hippo", "a"),
+    (PAPER, "whole", "skew-hippo", "a"),
+    (PAPER, "whole", "skew-hippo-rest", "e"),
+    (PAPER, "whole", "skew-hippo-long", "b"),
+    ("weighted-shared", "whole", "skew-hippo-long", "b"),
+]
+WORDS = {"dss": "DSS only", "whole": "whole"}
+
+
+def complete(name: str = "retrain.csv") -> list[str]:
+    """The tasks that have a table."""
+    return [task for task in TASKS if (task_dir(SCALE, task) / name).exists()]
+
+
+def rows() -> pd.DataFrame:
+    """`summary` of the complete tasks."""
+    return pd.concat([summary(SCALE, task) for task in complete()], ignore_index=True)
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _overall(decided: list[dict]) -> dict:
+    """The row over all tasks, or of the only one."""
+    return decided[-1] if len(decided) > 2 else decided[0]
+
+
+def _entry(row: dict | pd.Series, verdict: str) -> str:
+    interval = f"{points(row['low'], sign=True)} to {points(row['high'], sign=True)}"
+    return f"{points(row['mean'], sign=True)} ({interval}), {verdict}"
+
+
+def state() -> str:
+    """What is measured so far."""
+    done, grid = complete(), load_scale(SCALE).grid
+    steps = [json.loads((task_dir(SCALE, t) / "data.json").read_text())["length"] for t in done]
+    named = _listed([f"{task} ({length:,} steps)" for task, length in zip(done, steps)])
+    said = f"Measured so far, with {len(grid.seeds)} seeds: {named}."
+    only = [task for task in complete("pretrain.csv") if task not in done]
+    if only:
+        said += f" Pretrained: {_listed(only)}."
+    left = [task for task in TASKS if task not in complete("pretrain.csv")]
+    if left:
+        said += f" To come: {_listed(left)}."
+    return fill(said, 100)
+
+
+def originals_table() -> str:
+    """The pretrained models."""
+    lines = []
+    for task in complete():
+        found = pd.read_csv(task_dir(SCALE, task) / "pretrain.csv")
+        about = json.loads((task_dir(SCALE, task) / "data.json").read_text())
+        lines.append(
+            [
+                task,
+                f"{about['length']:,}",
+                f"{about['train']:,}",
+                f"{found.steps[0]:,}",
+                f"{found.parameters[0]:,}",
+                f"{100 * chance_of(SCALE, task):.1f}",
+                f"{100 * found.accuracy.mean():.1f} ± {100 * half_width(found.accuracy):.1f}",
+            ]
+        )
+    head = ["task", "length", "examples", "steps of 32", "parameters", "chance, %", "accuracy, %"]
+    return markdown(head, lines)
+
+
+def claim1_table() -> str:
+    """Differences with their intervals; one family for Holm's correction."""
+    table = rows()
+    ranks, found = load_scale(SCALE).grid.ranks, []
+    for method, transfer, against, letter in COMPARED:
+        for rank in ranks:
+            same = table[table["rank"] == rank]
+            ours = same[
+                (same.arm == "truncated") & (same.method == method) & (same["transfer"] == transfer)
+            ]
+            kind = "tied" if METHODS[method].tied else "per-channel"
+            theirs = same[(same.arm == against) & (same.sharing == kind)]
+            pairs = claims.differences(ours, theirs)
+            if pairs.empty:
+                continue
+            key = {"comparison": f"`{method}`, {WORDS[transfer]}, minus ({letter})", "rank": rank}
+            found.append(key | _overall(claims.decided(pairs)))
+    decided = claims.verdicts(pd.DataFrame(found))
+    lines = []
+    for name, part in decided.groupby("comparison", sort=False):
+        cells = part.set_index("rank")
+        entries = [
+            _entry(cells.loc[r], str(cells.verdict[r])) if r in cells.index else "" for r in ranks
+        ]
+        lines.append([str(name), *entries])
+    return markdown(["points of accuracy", *(f"r = {rank}" for rank in ranks)], lines)
+
+
+def fewer_words() -> str:
+    """Which Skew-HiPPO models a smaller truncated one beats, task by task."""
+    table = claims.fewer_parameters(rows())
+    table = table[(table.compared > 0) & (table.sharing == "tied")]
+    several, lines = len(complete()) > 1, []
+    for (task, transfer), part in table.groupby(["task", "transfer"], sort=False):
+        if task == "all" and not several:
+            continue
+        beaten = part[part.method.notna()]
+        each = [
+            f"r = {row.rank} by `{row.method}` with r = {row.small_rank:.0f} "
+            f"({points(row.mean, sign=True)})"
+            for row in beaten.itertuples()
+        ]
+        said = f": {'; '.join(each)}" if each else ""
+        lines.append(
+            f"- {'over all tasks' if task == 'all' else task}, {WORDS[transfer]}: {len(beaten)} of "
+            f"{len(part)}{said}."
+        )
+    return "\n".join(fill(line, 100, subsequent_indent="  ") for line in lines)
+
+
+def parts_table() -> str:
+    """What the gain of the paper's method is made of."""
+    rank, found = load_scale(SCALE).grid.lr_rank, rows()
+    made = claims.parts(found, PAPER, rank)
+    lines = [[row["part"], _entry(row, str(row.verdict))] for _, row in made.iterrows()]
+    return markdown([f"`{PAPER}`, r = {rank}", "points of accuracy"], lines)
+
+
+def claim2_table() -> str:
+    """Correlation and slope, within tasks."""
+    paths = {task: task_dir(SCALE, task) / "originals.csv" for task in complete("originals.csv")}
+    frames = [pd.read_csv(path).assign(task=task) for task, path in paths.items()]
+    found = claims.claim2(pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
+    if found.empty:
+        return "Poorer originals are still to come (`45_inherit`)."
+    lines = [
+        [
+            f"`{row.method}`, {WORDS[row.transfer]}, r = {row.rank}",
+            f"{row.pearson:.2f} ({row.low:.2f} to {row.high:.2f})",
+            f"{row.spearman:.2f}",
+            f"{row.slope:.2f}",
+            f"{row.partial:.2f}",
+            row.verdict,
+        ]
+        for row in found[found.task == "all"].itertuples()
+    ]
+    head = [
+        "compressed and retrained",
+        "Pearson",
+        "Spearman",
+        "slope",
+        "given the start",
+        "verdict",
+    ]
+    return markdown(head, lines)
+
+
+def smallest_table() -> str:
+    """The smallest rank without a loss."""
+    found = smallest.smallest_ranks(rows())
+    tasks = [*complete(), *(["all"] if len(complete()) > 1 else [])]
+    lines = []
+    for (arm, method), part in found.groupby(["arm", "method"], sort=False):
+        equal = part.set_index("task").equal
+        cells = [f"{equal[t]:.0f}" if equal[t] == equal[t] else "none" for t in tasks]
+        kind = "one shot" if arm == "one-shot" else "retrained"
+        lines.append([f"`{method}`, {kind}", *cells])
+    return markdown(["smallest r within a point", *tasks], lines)
+
+
+def figure() -> None:
+    """Accuracy against modes for the complete tasks: results/study/report.png."""
+    table = rows()
+    cells = cells_of(table)
+    drawn = cells.method.isna() | cells.method.isin([PAPER, "weighted-shared"])
+    shown = cells[(cells.arm != "one-shot") & drawn & (cells.sharing == "tied")]
+    done = complete()
+    use_style()
+    drawing, axes = plt.subplots(
+        1, len(done), figsize=(1.5 + 3.2 * len(done), 3.2), squeeze=False, layout="constrained"
+    )
+    for ax, task in zip(axes.flat, done):
+        figures.accuracy_against_rank(ax, shown[shown.task == task], chance_of(SCALE, task))
+        ax.set_title(task)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    drawing.legend(handles, labels, loc="outside right center", fontsize=7)
+    save(drawing, task_dir(SCALE) / "report.png")
+
+
+if __name__ == "__main__":
+    figure()

@@ -6,8 +6,9 @@
 
 The tasks are pretrained one after the other until the time is up. --out receives the finished runs
 and the checkpoints of the others, a few MB each; --put lays them where the stage looks for them, so
-that `dvc repro` does not repeat them. Both sides need the same files of s4bt and params.yaml:
-else the stage starts anew. Checkpoints also need the same version of PyTorch.
+that `dvc repro` does not repeat them. Without --minutes, --out takes what any interrupted stage has
+done. Both sides need the same files of s4bt and params.yaml: else the stage starts anew.
+Checkpoints also need the same version of PyTorch.
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ def ended(process: subprocess.Popen, deadline: float) -> bool:
 
 
 def bring(scale: str, tasks: list[str], out: Path) -> None:
-    """Copy finished runs and checkpoints to `out`, and print what they are."""
+    """Copy finished runs and checkpoints of interrupted stages to `out`, and print what they are."""
     for task in tasks:
-        for runs in sorted((SCRATCH / scale / task).glob("pretrain-*")):
+        for runs in sorted((SCRATCH / scale / task).glob("*-*")):
             with atomic_path(out / scale / task / runs.name) as temporary:
                 shutil.copytree(runs, temporary, ignore=shutil.ignore_patterns(".*.part"))
             for result in sorted(runs.glob("*/result.json")):
@@ -79,7 +80,7 @@ def bring(scale: str, tasks: list[str], out: Path) -> None:
 
 def put(folder: Path) -> None:
     """Lay what `bring` brought where stages look.  Raises UserError if nothing is there."""
-    found = sorted(folder.glob("*/*/pretrain-*"))
+    found = sorted(folder.glob("*/*/*-*"))
     if not found:
         raise UserError(f"{folder} holds no runs: name the folder that --out has filled")
     for runs in found:

@@ -66,7 +66,7 @@ def ended(process: subprocess.Popen, deadline: float) -> bool:
 
 
 def bring(scale: str, tasks: list[str], out: Path) -> None:
-    """Copy finished runs and checkpoints of interrupted stages to `out`, and print what they are."""
+    """Copy what interrupted stages have done to `out`, runs and checkpoints; print what it is."""
     for task in tasks:
         for runs in sorted((SCRATCH / scale / task).glob("*-*")):
             with atomic_path(out / scale / task / runs.name) as temporary:

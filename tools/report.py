@@ -7,7 +7,9 @@ A task is complete when its models are retrained. The second claim waits for `45
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from textwrap import fill
 
 import matplotlib.pyplot as plt
@@ -16,7 +18,7 @@ import pandas as pd
 from s4bt.reduction.methods import METHODS
 from s4bt.study import claims, figures, smallest
 from s4bt.study.answers import PAPER, points
-from s4bt.study.config import load_scale
+from s4bt.study.config import load_scale, load_task
 from s4bt.study.places import task_dir
 from s4bt.study.statistics import cells_of, chance_of, half_width, summary
 from s4bt.study.styles import save, use_style
@@ -33,6 +35,12 @@ COMPARED = [
     (PAPER, "whole", "skew-hippo-long", "b"),
     ("weighted-shared", "whole", "skew-hippo-long", "b"),
 ]
+STAGES = {
+    "Pretrained": "pretrain.csv",
+    "truncated": "truncate.csv",
+    "retrained": "retrain.csv",
+    "poorer originals": "originals.csv",
+}
 WORDS = {"dss": "DSS only", "whole": "whole"}
 
 
@@ -60,42 +68,68 @@ def _entry(row: dict | pd.Series, verdict: str) -> str:
     return f"{points(row['mean'], sign=True)} ({interval}), {verdict}"
 
 
+def later(function: Callable[[], str]) -> Callable[[], str]:
+    """The function, or, where no task is retrained yet, a sentence that says so."""
+
+    @functools.wraps(function)
+    def instead() -> str:
+        return function() if complete() else "Still to come: no task is retrained yet."
+
+    return instead
+
+
 def state() -> str:
     """What is measured so far."""
-    done, grid = complete(), load_scale(SCALE).grid
-    steps = [json.loads((task_dir(SCALE, t) / "data.json").read_text())["length"] for t in done]
-    named = _listed([f"{task} ({length:,} steps)" for task, length in zip(done, steps)])
-    said = f"Measured so far, with {len(grid.seeds)} seeds: {named}."
-    only = [task for task in complete("pretrain.csv") if task not in done]
-    if only:
-        said += f" Pretrained: {_listed(only)}."
-    left = [task for task in TASKS if task not in complete("pretrain.csv")]
-    if left:
-        said += f" To come: {_listed(left)}."
-    return fill(said, 100)
+    seeds, said = len(load_scale(SCALE).grid.seeds), []
+    for words, name in STAGES.items():
+        done = complete(name)
+        said.append(f"{words}: {'all' if done == list(TASKS) else _listed(done or ['none'])}")
+    return fill(f"Measured so far, with {seeds} seeds. {'; '.join(said)}.", 100)
 
 
 def originals_table() -> str:
     """The pretrained models."""
     lines = []
-    for task in complete():
+    for task in complete("pretrain.csv"):
         found = pd.read_csv(task_dir(SCALE, task) / "pretrain.csv")
         about = json.loads((task_dir(SCALE, task) / "data.json").read_text())
+        batch = load_task(SCALE, task)[0].pretrain.batch
         lines.append(
             [
                 task,
                 f"{about['length']:,}",
                 f"{about['train']:,}",
-                f"{found.steps[0]:,}",
+                f"{found.steps[0]:,} of {batch}",
                 f"{found.parameters[0]:,}",
                 f"{100 * chance_of(SCALE, task):.1f}",
                 f"{100 * found.accuracy.mean():.1f} ± {100 * half_width(found.accuracy):.1f}",
             ]
         )
-    head = ["task", "length", "examples", "steps of 32", "parameters", "chance, %", "accuracy, %"]
+    head = ["task", "length", "examples", "steps", "parameters", "chance, %", "accuracy, %"]
     return markdown(head, lines)
 
 
+def oneshot_table() -> str:
+    """Points lost by truncation alone: mean over tasks, ± over them, or over seeds if it is one."""
+    frames = []
+    for task in complete("truncate.csv"):
+        best = pd.read_csv(task_dir(SCALE, task) / "pretrain.csv").set_index("seed").accuracy
+        cut = pd.read_csv(task_dir(SCALE, task) / "truncate.csv")
+        frames.append(cut.assign(task=task, lost=cut.seed.map(best) - cut.accuracy))
+    lost = pd.concat(frames, ignore_index=True)
+    ranks, single = sorted(lost["rank"].unique()), lost.task.nunique() == 1
+    lines = []
+    for method in (name for name in METHODS if name in set(lost.method)):
+        cells = []
+        for rank in ranks:
+            part = lost[(lost.method == method) & (lost["rank"] == rank)]
+            values = part.lost if single else part.groupby("task").lost.mean()
+            cells.append(points(values.mean(), half_width(values)))
+        lines.append([f"`{method}`", *cells])
+    return markdown(["points lost", *(f"r = {rank}" for rank in ranks)], lines)
+
+
+@later
 def claim1_table() -> str:
     """Differences with their intervals; one family for Holm's correction."""
     table = rows()
@@ -124,6 +158,7 @@ def claim1_table() -> str:
     return markdown(["points of accuracy", *(f"r = {rank}" for rank in ranks)], lines)
 
 
+@later
 def fewer_words() -> str:
     """Which Skew-HiPPO models a smaller truncated one beats, task by task."""
     table = claims.fewer_parameters(rows())
@@ -146,6 +181,7 @@ def fewer_words() -> str:
     return "\n".join(fill(line, 100, subsequent_indent="  ") for line in lines)
 
 
+@later
 def parts_table() -> str:
     """What the gain of the paper's method is made of."""
     rank, found = load_scale(SCALE).grid.lr_rank, rows()
@@ -154,6 +190,7 @@ def parts_table() -> str:
     return markdown([f"`{PAPER}`, r = {rank}", "points of accuracy"], lines)
 
 
+@later
 def claim2_table() -> str:
     """Correlation and slope, within tasks."""
     paths = {task: task_dir(SCALE, task) / "originals.csv" for task in complete("originals.csv")}
@@ -183,6 +220,7 @@ def claim2_table() -> str:
     return markdown(head, lines)
 
 
+@later
 def smallest_table() -> str:
     """The smallest rank without a loss."""
     found = smallest.smallest_ranks(rows())
@@ -196,10 +234,18 @@ def smallest_table() -> str:
     return markdown(["smallest r within a point", *tasks], lines)
 
 
+def picture() -> str:
+    """The line that shows the figure."""
+    if not complete():
+        return ""
+    return "![Accuracy against the modes that are kept, tied poles](../results/study/report.png)"
+
+
 def figure() -> None:
     """Accuracy against modes for the complete tasks: results/study/report.png."""
-    table = rows()
-    cells = cells_of(table)
+    if not complete():
+        return
+    cells = cells_of(rows())
     drawn = cells.method.isna() | cells.method.isin([PAPER, "weighted-shared"])
     shown = cells[(cells.arm != "one-shot") & drawn & (cells.sharing == "tied")]
     done = complete()

@@ -43,7 +43,9 @@ BLOCKS = {
     "docs/report.md": {
         "report-state": report.state,
         "report-originals": report.originals_table,
+        "report-oneshot": report.oneshot_table,
         "report-claim1": report.claim1_table,
+        "report-picture": report.picture,
         "report-fewer": report.fewer_words,
         "report-parts": report.parts_table,
         "report-claim2": report.claim2_table,

@@ -392,17 +392,19 @@ def test_a_run_on_two_processes_is_found_finished_by_its_stage(quick):
     )
 
 
-def test_what_a_lent_gpu_has_done_is_found_finished_by_its_stage(quick, tmp_path):
+def test_what_was_done_elsewhere_is_found_finished_by_its_stage(quick, tmp_path):
     folder, _ = quick
     stage = "python -m s4bt.study.notebook notebooks/pipeline/20_pretrain.ipynb --scale quick"
-    lent = f"python -m tools.gpu --scale quick --out {tmp_path / 'back'}"
-    none = good(f"{lent} --minutes 0.01 image text", folder)
+    away = f"python -m tools.gpu --scale quick --out {tmp_path / 'back'}"
+    none = good(f"{away} --minutes 0.01 image text", folder)
     assert "image: the time is up" in none and "text" not in none
-    said = good(f"{lent} --minutes 10 image", folder, S4BT_WORKERS="1")
+    said = good(f"{away} --minutes 10 image", folder, S4BT_WORKERS="1")
     assert said.count("pretrain-image-s") >= 2 and "accuracy 0." in said
     shutil.rmtree(folder / ".scratch" / "quick" / "image")
     back = tmp_path / "back"
-    assert "image/pretrain-" in good(f"python -m tools.gpu --put {back}", folder)
+    assert "2 runs and checkpoints" in good(f"python -m tools.gpu --put {back}", folder)
+    assert "0 runs and checkpoints" in good(f"python -m tools.gpu --put {back}", folder)
+    assert "pretrain-image-s1" in good(f"{away} image", folder)  # without --minutes
     assert "2 of 2 runs were finished before" in good(f"{stage} --task image", folder)
     empty = call(f"python -m tools.gpu --put {tmp_path / 'nothing'}", folder)
     assert empty.returncode == 1 and "name the folder that --out has filled" in empty.stderr

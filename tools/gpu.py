@@ -1,20 +1,22 @@
-"""Pretrain on a GPU that is lent for minutes, and bring back what is done.
+"""Pretrain on a GPU for a limited time, and bring back what is done.
 
-    python -m tools.gpu --minutes 25 --out back                    # scale paper, ListOps first
-    python -m tools.gpu --minutes 25 --out more --put back         # goes on from there
-    python -m tools.gpu --put back                                 # at home; then: make paper
+    python -m tools.gpu --minutes 25 --out back              # scale paper, ListOps first
+    python -m tools.gpu --minutes 25 --out back --put back   # on another machine: goes on
+    python -m tools.gpu --put back                           # at home; then: make paper
 
 The tasks are pretrained one after the other until the time is up. --out receives the finished runs
 and the checkpoints of the others, a few MB each; --put lays them where the stage looks for them, so
 that `dvc repro` does not repeat them. Without --minutes, --out takes what any interrupted stage has
-done. Both sides need the same files of s4bt and params.yaml: else the stage starts anew.
-Checkpoints also need the same version of PyTorch.
+done. All sides need the same files of s4bt, params.yaml and arrays: else the stage starts anew.
+Checkpoints go on only where PyTorch is the same and there is a GPU again.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,11 +26,14 @@ from pathlib import Path
 import psutil
 
 from s4bt.files import ROOT, UserError, atomic_path
+from s4bt.study import environment
 from s4bt.study.config import SCALES, load_task
 from s4bt.study.experiments import scratch
+from s4bt.study.locks import sole_writer
 from s4bt.study.places import task_dir
 from s4bt.study.pretraining import pretrain_all, pretrain_steps
 from s4bt.study.runner import Runner
+from s4bt.study.workers import heartbeat
 from s4bt.tasks import TASKS
 from s4bt.tasks.prepare import prepare
 
@@ -42,40 +47,69 @@ def pretrain(scale: str, task: str) -> None:
     if not arrays.exists():
         print(f"{task}: making the data", flush=True)
         prepare(task, config.data, arrays)
-    steps = pretrain_steps(config, grid.seeds)
-    with Runner(scratch(scale, task, "pretrain"), f"pretrain {task}", steps) as runner:
+    steps, waiting = pretrain_steps(config, grid.seeds), scratch(scale, task, "pretrain")
+    with (
+        sole_writer(f"{scale}-{task}-20_pretrain"),
+        Runner(waiting, f"pretrain {task}", steps) as runner,
+    ):
         pretrain_all(runner, scale, task, config, grid.seeds)
 
 
 def ended(process: subprocess.Popen, deadline: float) -> bool:
-    """Whether the process ends before the deadline; it and its children are killed there.
-
-    Raises UserError if it failed.
-    """
+    """Whether the process ends before the deadline; it and its children are killed there."""
     try:
-        code = process.wait(timeout=max(0, deadline - time.monotonic()))
+        process.wait(timeout=max(0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(True)]
-        for member in family:
-            member.kill()
+        children = psutil.Process(process.pid).children(recursive=True)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        process.kill()
         process.wait()
+        psutil.wait_procs(children, timeout=10)
         return False
-    if code:
-        raise UserError("pretraining failed: what it said stands above; what is done is kept")
     return True
 
 
+def step_of(entry: Path) -> int:
+    """The step of a checkpoint, from the report beside it; 0 if there is none."""
+    return heartbeat(entry.with_suffix(""))[0]
+
+
+def copy(source: Path, target: Path) -> int:
+    """Copy the runs of one stage that the target has not, and checkpoints that are further on.
+
+    Returns how many runs and checkpoints were copied.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    copied = 0
+    for entry in sorted(source.iterdir()):
+        place = target / entry.name
+        if entry.is_dir() and not entry.name.startswith(".") and not place.exists():
+            with atomic_path(place) as temporary:
+                shutil.copytree(entry, temporary)
+            copied += 1
+        further = not place.exists() or step_of(entry) > step_of(place)
+        if entry.suffix == ".checkpoint" and further:
+            for name in (entry, entry.with_suffix(".progress")):
+                if name.exists():
+                    with atomic_path(target / name.name) as temporary:
+                        shutil.copyfile(name, temporary)
+            copied += 1
+    return copied
+
+
 def bring(scale: str, tasks: list[str], out: Path) -> None:
-    """Copy what interrupted stages have done to `out`, runs and checkpoints; print what it is."""
+    """Copy what interrupted stages have done to `out`, and print what it is."""
     for task in tasks:
         for runs in sorted((SCRATCH / scale / task).glob("*-*")):
-            with atomic_path(out / scale / task / runs.name) as temporary:
-                shutil.copytree(runs, temporary, ignore=shutil.ignore_patterns(".*.part"))
+            copy(runs, out / scale / task / runs.name)
             for result in sorted(runs.glob("*/result.json")):
                 about = json.loads(result.read_text())
-                print(f"{about['name']}: accuracy {about['accuracy']:.3f}, {about['seconds']} s")
+                scored = f"accuracy {about['accuracy']:.3f}, " if "accuracy" in about else ""
+                print(f"{about['name']}: {scored}{about['seconds']} s")
             for checkpoint in sorted(runs.glob("*.checkpoint")):
-                print(f"{checkpoint.stem}: not finished, its checkpoint is kept")
+                print(f"{checkpoint.stem}: step {step_of(checkpoint)}, not finished")
 
 
 def put(folder: Path) -> None:
@@ -84,13 +118,8 @@ def put(folder: Path) -> None:
     if not found:
         raise UserError(f"{folder} holds no runs: name the folder that --out has filled")
     for runs in found:
-        target = SCRATCH / runs.relative_to(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        for entry in sorted(runs.iterdir()):
-            if not (target / entry.name).exists():
-                with atomic_path(target / entry.name) as temporary:
-                    (shutil.copytree if entry.is_dir() else shutil.copyfile)(entry, temporary)
-        print(f"{runs.relative_to(folder)}: put back")
+        name = runs.relative_to(folder)
+        print(f"{name}: {copy(runs, SCRATCH / name)} runs and checkpoints are put back")
 
 
 def main() -> int:
@@ -101,7 +130,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="receives what is done")
     parser.add_argument("--put", type=Path, help="what an earlier machine has done")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # the process that can be killed
-    options = parser.parse_args()
+    options, failed = parser.parse_args(), 0
     try:
         if options.only:
             pretrain(options.scale, options.only)
@@ -113,19 +142,22 @@ def main() -> int:
             raise UserError("say where the runs go: --out FOLDER")
         if options.put:
             put(options.put)
+        environment.fix(variables := dict(os.environ), ROOT)
         try:
             for task in tasks if options.minutes else []:
                 command = [sys.executable, "-m", "tools.gpu", "--scale", options.scale]
-                if not ended(subprocess.Popen([*command, "--only", task]), deadline):
+                process = subprocess.Popen([*command, "--only", task], env=variables)
+                if not ended(process, deadline):
                     print(f"{task}: the time is up")
                     break
+                failed += process.returncode != 0
         finally:
             if options.out:
                 bring(options.scale, tasks, options.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -58,11 +58,6 @@ def _listed(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _overall(decided: list[dict]) -> dict:
-    """The row over all tasks, or of the only one."""
-    return decided[-1] if len(decided) > 2 else decided[0]
-
-
 def _entry(row: dict | pd.Series, verdict: str) -> str:
     interval = f"{points(row['low'], sign=True)} to {points(row['high'], sign=True)}"
     return f"{points(row['mean'], sign=True)} ({interval}), {verdict}"
@@ -146,7 +141,7 @@ def claim1_table() -> str:
             if pairs.empty:
                 continue
             key = {"comparison": f"`{method}`, {WORDS[transfer]}, minus ({letter})", "rank": rank}
-            found.append(key | _overall(claims.decided(pairs)))
+            found.append(key | claims.overall(claims.decided(pairs)))
     decided = claims.verdicts(pd.DataFrame(found))
     lines = []
     for name, part in decided.groupby("comparison", sort=False):

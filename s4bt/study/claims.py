@@ -80,6 +80,11 @@ def decided(pairs: pd.DataFrame) -> list[dict]:
     return [*found, row | {"seeds": len(pairs), "wins": int((means > 0).sum())}]
 
 
+def overall(rows: list[dict]) -> dict:
+    """Of the rows of `decided` the one of "all", or of the only task."""
+    return rows[-1] if len(rows) > 2 else rows[0]
+
+
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     """The table with columns holm and verdict; rows without a p value are undecided."""
     known = table.p.notna()
@@ -117,33 +122,44 @@ def fewer_parameters(rows: pd.DataFrame, against: str = "skew-hippo") -> pd.Data
     """For every Skew-HiPPO model the smallest truncated model that is significantly better.
 
     All truncated models of the same transfer with fewer parameters than the baseline are compared
-    with it, for every task and for "all"; Holm's correction is over the comparisons with one
-    baseline on one task. Columns task, sharing, rank, parameters (of the baseline), transfer,
+    with it, for every task and for "all". Holm's correction is over all comparisons of "all", and
+    over those of the tasks. Columns task, sharing, rank, parameters (of the baseline), transfer,
     compared, then method, small_rank, small_parameters, mean, low, high and holm of the smallest
     that holds, empty if there is none.
     """
-    found = []
+    cases, compared = [], []
     candidates = _arms(rows, "truncated", ["transfer", "method", "rank"])
-    names = ["method", "small_rank", "small_parameters", "mean", "low", "high", "holm"]
     for (sharing, rank), theirs in _arms(rows, against, ["sharing", "rank"]).items():
-        size = theirs.parameters.mean()
+        sizes = _sizes(theirs)
         for transfer in ("dss", "whole"):
-            about = {"sharing": sharing, "rank": rank, "parameters": size, "transfer": transfer}
-            compared = [
-                {"method": method, "small_rank": small, "small_parameters": less} | row
-                for (kind, method, small), ours in candidates.items()
-                if kind == transfer and (less := ours.parameters.mean()) < size
-                for row in decided(differences(ours, theirs))
-            ]
-            for task in [*theirs.task.unique(), "all"]:
-                own = {"task": task} | about | dict.fromkeys(names)
-                here = [row for row in compared if row["task"] == task]
-                if here:
-                    table = verdicts(pd.DataFrame(here))
-                    good = table[table.verdict == "holds"].sort_values(["small_parameters", "holm"])
-                    own |= good.iloc[0][names].to_dict() if len(good) else {}
-                found.append(own | {"compared": len(here)})
-    return pd.DataFrame(found)
+            key = {"sharing": sharing, "rank": rank, "transfer": transfer}
+            cases += [{"task": t, **key, "parameters": size} for t, size in sizes.items()]
+            for (kind, method, small), ours in candidates.items():
+                less = _sizes(ours)
+                if kind == transfer and less["all"] < sizes["all"]:
+                    own = {**key, "method": method, "small_rank": small}
+                    compared += [
+                        {**own, "small_parameters": less[row["task"]], **row}
+                        for row in decided(differences(ours, theirs))
+                    ]
+    names = ["method", "small_rank", "small_parameters", "mean", "low", "high", "holm"]
+    by, found = ["task", "sharing", "rank", "transfer"], pd.DataFrame(cases)
+    if not compared:
+        return found.assign(compared=0, **dict.fromkeys(names))
+    table = pd.DataFrame(compared)
+    overall = table.task == "all"
+    table = pd.concat([verdicts(table[overall]), verdicts(table[~overall])])
+    count = table.groupby(by).size().rename("compared").reset_index()
+    good = table[table.verdict == "holds"].sort_values(["small_parameters", "holm"])
+    smallest = good.drop_duplicates(by)[[*by, *names]]
+    found = found.merge(count, "left", on=by).merge(smallest, "left", on=by)
+    return found.assign(compared=found.compared.fillna(0).astype(int))
+
+
+def _sizes(rows: pd.DataFrame) -> dict[str, float]:
+    """Parameters of a model by task; "all": their mean."""
+    sizes = rows.groupby("task", sort=False).parameters.mean()
+    return {**sizes.to_dict(), "all": float(sizes.mean())}
 
 
 def _within(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
@@ -219,7 +235,7 @@ PARTS = {
 
 
 def parts(rows: pd.DataFrame, method: str, rank: int) -> pd.DataFrame:
-    """What the gain is made of: a row for each of PARTS, over all tasks, poles tied.
+    """What the gain consists of: a row for each of PARTS, over all tasks or the only one, poles tied.
 
     method: one that leaves poles tied, as the baselines have them.
     """
@@ -234,7 +250,7 @@ def parts(rows: pd.DataFrame, method: str, rank: int) -> pd.DataFrame:
     for part, (ours, theirs) in PARTS.items():
         pairs = differences(arm(*ours), arm(*theirs))
         if len(pairs):
-            found.append({"part": part, **decided(pairs)[-1]})
+            found.append({"part": part, **overall(decided(pairs))})
     return verdicts(pd.DataFrame(found)) if found else pd.DataFrame()
 
 
@@ -250,12 +266,13 @@ def said_of_claim1(table: pd.DataFrame, smaller: pd.DataFrame) -> str:
         words = "; ".join(f"{name} at {ranks}" for name, ranks in sorted(by.items()))
         lines.append(f"{method}, {transfer}, against Skew-HiPPO of the same size: {words}.")
     known = smaller[smaller.compared > 0]
-    beaten = known.method.notna().groupby(known.task, sort=False).agg(["sum", "size"])
-    for task, row in beaten.iterrows():
-        where = "over all tasks" if task == "all" else f"on {task}"
+    for transfer, part in known.groupby("transfer", sort=False):
+        beaten = part.method.notna().groupby(part.task, sort=False).sum()
+        each = ", ".join(f"{task} {n}" for task, n in beaten.items() if task != "all")
         lines.append(
-            f"With fewer parameters, {where}: {row['sum']} of {row['size']} Skew-HiPPO models are "
-            "beaten by a smaller truncated one, after Holm's correction."
+            f"With fewer parameters, {transfer}: {beaten['all']} of {(part.task == 'all').sum()} "
+            "Skew-HiPPO models are beaten by a smaller truncated one over all tasks, after Holm's "
+            f"correction; task by task: {each}."
         )
     return "\n".join(lines)
 

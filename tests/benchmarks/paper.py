@@ -1,10 +1,12 @@
-"""Every stage at scale `paper`, models, batches and sequences untouched: results/bench/paper.csv.
+"""The stages of a task at scale `paper`: seconds and memory in results/bench/paper.csv.
 
-    python -m tests.benchmarks.paper [task ...]      an hour or two on two cores
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \\
+        python -m tests.benchmarks.paper [task ...]      an hour or two on two cores
 
-What is cut: examples, steps, seeds and ranks (CUT below), so that a CPU comes to the end. It shows
-that shapes and memory hold, and what a step takes. A copy of the project is used, and thrown away.
-Memory is the peak over all processes of a stage, pages that are shared counted once.
+Models, batches and sequences are untouched. Examples, steps, seeds and ranks are cut (CUT below),
+so that a CPU comes to the end: do shapes and memory hold, and what does a step take? A copy of the
+project is used, and thrown away. Memory is the peak over all processes of a stage, pages that are
+shared counted once.
 """
 
 from __future__ import annotations

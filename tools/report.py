@@ -41,6 +41,7 @@ STAGES = {
     "retrained": "retrain.csv",
     "poorer originals": "originals.csv",
 }
+MANY = 4  # tasks, from which on a mean over them says something
 WORDS = {"dss": "DSS only", "whole": "whole"}
 
 
@@ -105,23 +106,27 @@ def originals_table() -> str:
 
 
 def oneshot_table() -> str:
-    """Points lost by truncation alone: mean over tasks, ± over them, or over seeds if it is one."""
+    """Points lost by truncation alone: a table for each task, or their mean where they are many."""
     frames = []
     for task in complete("truncate.csv"):
         best = pd.read_csv(task_dir(SCALE, task) / "pretrain.csv").set_index("seed").accuracy
         cut = pd.read_csv(task_dir(SCALE, task) / "truncate.csv")
         frames.append(cut.assign(task=task, lost=cut.seed.map(best) - cut.accuracy))
-    lost = pd.concat(frames, ignore_index=True)
-    ranks, single = sorted(lost["rank"].unique()), lost.task.nunique() == 1
-    lines = []
-    for method in (name for name in METHODS if name in set(lost.method)):
-        cells = []
-        for rank in ranks:
-            part = lost[(lost.method == method) & (lost["rank"] == rank)]
-            values = part.lost if single else part.groupby("task").lost.mean()
-            cells.append(points(values.mean(), half_width(values)))
-        lines.append([f"`{method}`", *cells])
-    return markdown(["points lost", *(f"r = {rank}" for rank in ranks)], lines)
+    if len(frames) < MANY:
+        return "\n\n".join(_losses(frame, f"points lost, {frame.task[0]}") for frame in frames)
+    means = pd.concat(frames).groupby(["method", "rank", "task"]).lost.mean().reset_index()
+    return _losses(means, f"points lost, mean over {len(frames)} tasks, ± over tasks")
+
+
+def _losses(lost: pd.DataFrame, head: str) -> str:
+    cells = lost.groupby(["method", "rank"]).lost.agg(lambda x: points(x.mean(), half_width(x)))
+    ranks = sorted(lost["rank"].unique())
+    lines = [
+        [f"`{name}`", *(cells[name, rank] for rank in ranks)]
+        for name in METHODS
+        if name in set(lost.method)
+    ]
+    return markdown([head, *(f"r = {rank}" for rank in ranks)], lines)
 
 
 @later

@@ -235,9 +235,9 @@ PARTS = {
 
 
 def parts(rows: pd.DataFrame, method: str, rank: int) -> pd.DataFrame:
-    """What the gain consists of: a row for each of PARTS, over all tasks or the only one, poles tied.
+    """What the gain is made of: a row for each of PARTS, over the tasks or the only one.
 
-    method: one that leaves poles tied, as the baselines have them.
+    Poles are tied. method: one that leaves them so, as the baselines have them.
     """
     same = rows[(rows["rank"] == rank) & (rows.sharing == "tied")]
     same = same[same.method.isna() | (same.method == method)]

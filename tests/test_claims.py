@@ -17,6 +17,8 @@ from s4bt.study.claims import (
     interval,
 )
 from s4bt.study.smallest import predictors, smallest_ranks
+from s4bt.tasks import TASKS as ALL
+from tools import report, tables
 
 TASKS = ("a", "b", "c", "d", "e", "f")
 
@@ -184,3 +186,14 @@ def test_where_all_models_are_equal_nothing_is_said():
     found = inheritance(frame, 50).set_index("task")
     assert found.loc[["a", "b"], "pearson"].isna().all()
     assert (found.verdict == "undecided").all() and (found.p <= 1).all()
+
+
+@pytest.mark.parametrize("tasks", [["image"], list(ALL)])
+def test_the_report_is_whole_for_one_task_and_for_all(monkeypatch, tasks):
+    monkeypatch.setattr(report, "SCALE", "laptop")
+    monkeypatch.setattr(report, "TASKS", tasks)
+    parts = {name: make() for name, make in tables.BLOCKS["docs/report.md"].items()}
+    assert not [name for name, text in parts.items() if "nan" in text]
+    assert parts["report-claim1"].count("(") > 10 and "`weighted`" in parts["report-oneshot"]
+    assert "whole" in parts["report-fewer"] and "one shot" in parts["report-smallest"]
+    assert ("over all tasks" in parts["report-fewer"]) == (len(tasks) > 1)

@@ -20,10 +20,10 @@ from s4bt.study import claims, figures, smallest
 from s4bt.study.answers import PAPER, points
 from s4bt.study.config import load_scale, load_task
 from s4bt.study.places import task_dir
-from s4bt.study.statistics import cells_of, chance_of, half_width, summary
+from s4bt.study.statistics import cells_of, chance_of, half_width, sharing_of, summary
 from s4bt.study.styles import save, use_style
 from s4bt.tasks import TASKS
-from tools.results import markdown
+from tools.results import listed, markdown
 
 SCALE = "study"
 # What is reported of the first claim: start, transfer, and the baseline it is compared with.
@@ -55,10 +55,6 @@ def rows() -> pd.DataFrame:
     return pd.concat([summary(SCALE, task) for task in complete()], ignore_index=True)
 
 
-def _listed(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
 def _entry(row: dict | pd.Series, verdict: str) -> str:
     interval = f"{points(row['low'], sign=True)} to {points(row['high'], sign=True)}"
     return f"{points(row['mean'], sign=True)} ({interval}), {verdict}"
@@ -79,7 +75,7 @@ def state() -> str:
     seeds, said = len(load_scale(SCALE).grid.seeds), []
     for words, name in STAGES.items():
         done = complete(name)
-        said.append(f"{words}: {'all' if done == list(TASKS) else _listed(done or ['none'])}")
+        said.append(f"{words}: {'all' if done == list(TASKS) else listed(done or ['none'])}")
     return fill(f"Measured so far, with {seeds} seeds. {'; '.join(said)}.", 100)
 
 
@@ -140,8 +136,7 @@ def claim1_table() -> str:
             ours = same[
                 (same.arm == "truncated") & (same.method == method) & (same["transfer"] == transfer)
             ]
-            kind = "tied" if METHODS[method].tied else "per-channel"
-            theirs = same[(same.arm == against) & (same.sharing == kind)]
+            theirs = same[(same.arm == against) & (same.sharing == sharing_of(method))]
             pairs = claims.differences(ours, theirs)
             if pairs.empty:
                 continue

@@ -174,8 +174,9 @@ def gains_table() -> str:
     )
 
 
-def _listed(values: list[str]) -> str:
-    return f"{', '.join(values[:-1])} and {values[-1]}"
+def listed(values: list[str]) -> str:
+    """a, b and c"""
+    return " and ".join(filter(None, [", ".join(values[:-1]), values[-1]]))
 
 
 def _unsettled(method: str) -> str:
@@ -199,19 +200,19 @@ def retrained_words() -> str:
 
     def accuracies(arm: str, transfer: str) -> list[str]:
         return [
-            _listed([points(mean[arm, method, transfer, r].mean()) for r in ranks])
+            listed([points(mean[arm, method, transfer, r].mean()) for r in ranks])
             for method in methods
         ]
 
     base = rows[rows.arm == "skew-hippo"].groupby(["sharing", "rank", "task"]).accuracy.mean()
     bases = [
-        _listed([points(base[sharing_of(method), r].mean()) for r in ranks]) for method in methods
+        listed([points(base[sharing_of(method), r].mean()) for r in ranks]) for method in methods
     ]
     sizes = rows.groupby(["arm", "method", "rank"]).state_space_parameters.mean()["one-shot"]
-    stored = [_listed([f"{sizes[method, r]:,.0f}" for r in ranks]) for method in methods]
+    stored = [listed([f"{sizes[method, r]:,.0f}" for r in ranks]) for method in methods]
     return "\n".join(
         [
-            f"Mean over tasks and seeds, in percent, r = {_listed([str(r) for r in ranks])}:",
+            f"Mean over tasks and seeds, in percent, r = {listed([str(r) for r in ranks])}:",
             "",
             markdown(
                 ["start", *(f"`{method}`" for method in methods)],

@@ -96,6 +96,12 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
+def _two_families(table: pd.DataFrame) -> pd.DataFrame:
+    """`verdicts`, corrected over the rows of "all", which come first, and over those of tasks."""
+    of_all = table.task == "all"
+    return pd.concat([verdicts(table[of_all]), verdicts(table[~of_all])], ignore_index=True)
+
+
 def _arms(rows: pd.DataFrame, arm: str, by: list[str]) -> dict[tuple, pd.DataFrame]:
     return dict(list(rows[rows.arm == arm].groupby(by, sort=False)))
 
@@ -114,8 +120,7 @@ def claim1(rows: pd.DataFrame, against: str = "skew-hippo") -> pd.DataFrame:
             names = dict(zip(("method", "transfer", "rank", "sharing"), key, strict=True))
             found += [names | row for row in decided(differences(ours, theirs))]
     table = pd.DataFrame(found)
-    overall = table.task == "all"
-    return pd.concat([verdicts(table[overall]), verdicts(table[~overall])], ignore_index=True)
+    return _two_families(table)
 
 
 def fewer_parameters(rows: pd.DataFrame, against: str = "skew-hippo") -> pd.DataFrame:
@@ -146,9 +151,7 @@ def fewer_parameters(rows: pd.DataFrame, against: str = "skew-hippo") -> pd.Data
     by, found = ["task", "sharing", "rank", "transfer"], pd.DataFrame(cases)
     if not compared:
         return found.assign(compared=0, **dict.fromkeys(names))
-    table = pd.DataFrame(compared)
-    overall = table.task == "all"
-    table = pd.concat([verdicts(table[overall]), verdicts(table[~overall])])
+    table = _two_families(pd.DataFrame(compared))
     count = table.groupby(by).size().rename("compared").reset_index()
     good = table[table.verdict == "holds"].sort_values(["small_parameters", "holm"])
     smallest = good.drop_duplicates(by)[[*by, *names]]

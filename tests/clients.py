@@ -20,8 +20,6 @@ def lrnnx(name):
     found = root.exists() and importlib.util.find_spec("opt_einsum")
     if not found:
         pytest.skip("lrnnx and what it needs are not installed; make clients")
-    if str(FOLDER) not in sys.path:
-        sys.path.append(str(FOLDER))
     for package in ("", ".models", ".models.lti", ".ops", ".core"):
         full = f"lrnnx{package}"
         if full not in sys.modules:

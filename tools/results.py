@@ -127,10 +127,7 @@ def one_shot_table() -> str:
 
 
 def _ends_of_the_list() -> tuple[int, int, int]:
-    """How many learning rates were chosen, and how many are at an end of the list.
-
-    (all, the smallest, the largest)
-    """
+    """How many learning rates were chosen; how many are the smallest, and the largest, listed."""
     arms = ["task", "arm", "method", "transfer", "sharing"]
     chosen = every("retrain.csv").groupby(arms, dropna=False).lr.first()
     lists = every("learning-rates.csv").groupby("task").lr

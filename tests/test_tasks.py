@@ -259,6 +259,18 @@ def test_an_impossible_listops_is_an_error_and_not_a_loop(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("end_token", [False, True])
+def test_a_chunk_without_any_expression_of_the_wanted_length_is_passed_over(
+    end_token, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(listops, "TREES", 20)
+    monkeypatch.setenv("S4BT_WORKERS", "1")
+    data = LISTOPS.model_copy(update={"min_length": 20, "end_token": end_token})
+    assert any(not len(listops.trees(data, chunk)[0]) for chunk in range(3))
+    prepared = prepare("listops", data, tmp_path / "arrays")
+    assert all(len(prepared[name]) == size for name, size in SIZES.items())
+
+
 def test_an_image_without_room_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no room for two contours of 40 paddles"):
         prepare("pathfinder", PathfinderData(**SIZES, size=8, segments=40), tmp_path / "arrays")

@@ -179,10 +179,11 @@ def build(data: ListOpsData, raw: Path, store: Store) -> Info:
         return dataclasses.replace(info, notes=notes + paths.notes())
     fruitless = 0
     for x, lengths, y in chunks(trees, data, store):
+        rows = [row[:n] for row, n in zip(x, lengths)]
         x, lengths = (
-            pad([row[:n] for row, n in zip(x, lengths)], width, END * data.end_token)
-            if len(x)
-            else (x[:, :0], lengths)
+            pad(rows, width, END * data.end_token)
+            if rows
+            else (np.empty((0, width), np.uint8), lengths)
         )
         fruitless = 0 if store.deal(x, lengths, y) else fruitless + 1
         if fruitless == 50:

@@ -8,6 +8,7 @@ from conftest import random_system
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s4bt.reduction.peaks import highest_peak
 from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
 
 seeds = st.integers(0, 10**6)
@@ -70,6 +71,24 @@ def test_the_peak_is_found_where_poles_coincide_lie_at_zero_or_the_gain_at_infin
         torch.tensor([-1.0]), torch.tensor([-2.0]), feedthrough=torch.tensor(2.0)
     ).to(torch.complex128)
     assert abs(direct.hinf_norm() - 2) < 1e-12
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("copies", [2, 3])
+def test_a_peak_beside_two_samples_that_differ_by_rounding_is_found(side, copies):
+    twins = [0.25 * torch.pi]
+    while len(twins) < copies:
+        twins.append(float(np.nextafter(twins[-1], np.inf)))
+    chosen = twins[0] if side > 0 else twins[-1]  # rounding has it highest, away from the peak
+    chosen = twins[1] if copies == 3 else chosen
+
+    def gain(omega):
+        exact = 1 / (1 + (omega - twins[0] - 0.05 * side).square())
+        low = 0.9 * ((omega > 9.5) & (omega.round() % 2 == 0))  # more peaks than are refined
+        return exact + low + 1e-14 * (omega == chosen)
+
+    omega = torch.tensor([[0.0, *twins, 1.5, *range(9, 40)]], dtype=torch.float64)
+    assert abs(float(highest_peak(gain, omega, zooms=8)) - 1) < 1e-9
 
 
 @given(seeds)

@@ -62,7 +62,8 @@ static void layer_step(const s4_layer *layer, float *restrict u, float *restrict
   normalise(layer->prenorm ? layer->norm : 0, layer->norm_scale, layer->norm_shift, u, v);
   for (h = 0; h < WIDTH; h++) y[h] = layer->D[h] * v[h];
   for (n = 0; n < layer->modes; n++) {
-    const float *restrict c = layer->decay_re + n * WIDTH, *restrict s = layer->decay_im + n * WIDTH;
+    const float *restrict c = layer->decay_re + n * WIDTH;
+    const float *restrict s = layer->decay_im + n * WIDTH;
     const weight *restrict p = layer->w_re + n * WIDTH, *restrict q = layer->w_im + n * WIDTH;
     float *restrict re = state + 2 * n * WIDTH, *restrict im = state + (2 * n + 1) * WIDTH;
     for (h = 0; h < WIDTH; h++) {

@@ -23,15 +23,18 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from s4bt.nn.convolution import FFTConvolution, convolve
-from s4bt.reduction.checks import whole_number
+from s4bt.reduction.checks import UnstableSystem, whole_number
 from s4bt.reduction.powers import power_sum
-from s4bt.reduction.systems import DiagonalLTI, UnstableSystem
+
+if TYPE_CHECKING:
+    from s4bt.reduction.systems import DiagonalLTI
 
 STATE_SPACE = ("Lambda_re", "Lambda_im", "W", "log_dt", "D")
 VERSIONS = ("exp", "softmax")
@@ -209,6 +212,8 @@ class DSS(nn.Module):
         grows. With separate steps the poles are those that the first step turns into the layer's, a
         different set for every channel, so methods that share poles refuse it.
         """
+        from s4bt.reduction.systems import DiagonalLTI  # training needs no reduction
+
         with torch.no_grad():
             re = self.Lambda_re.double()
             re = -torch.exp(re) if self.version == "exp" else re

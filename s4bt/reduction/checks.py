@@ -9,6 +9,10 @@ import warnings
 from typing import Any
 
 
+class UnstableSystem(ValueError):
+    """A pole is not strictly stable, and what was asked for needs it to be."""
+
+
 def whole_number(
     value: Any, name: str, least: int, most: int | None = None, symbol: str = ""
 ) -> int:

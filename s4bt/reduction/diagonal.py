@@ -20,14 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from s4bt.reduction.checks import UnstableSystem
 from s4bt.reduction.powers import logarithms
 
 DOUBLES = {"f": 8, "c": 16}  # bytes of a real and a complex number in double precision
 SHOWN = 3  # places listed in a message
-
-
-class UnstableSystem(ValueError):
-    """A pole is not strictly stable, and what was asked for needs it to be."""
 
 
 def _place(*index: int) -> str:

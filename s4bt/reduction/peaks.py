@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 HIGHEST = 8  # local maxima that are refined; half as many after every zoom
 CELLS = 16  # parts of a bracket; a zoom keeps two of them, so it divides the bracket by eight
+TWINS = 16 * torch.finfo(torch.float64).eps  # relative: one frequency, computed in two ways
 
 
 def highest_peak(gain: Callable[[Tensor], Tensor], omega: Tensor, zooms: int) -> Tensor:
@@ -31,8 +32,10 @@ def highest_peak(gain: Callable[[Tensor], Tensor], omega: Tensor, zooms: int) ->
     local = (value >= around[:, :-2]) & (value >= around[:, 2:]) & first
     peaks = torch.where(local, value, lowest)
     best = omega.gather(-1, peaks.topk(min(HIGHEST, peaks.shape[-1]), -1).indices)
-    low = omega.gather(-1, (torch.searchsorted(omega, best) - 1).clamp(min=0))
-    after = torch.searchsorted(omega, best, right=True)
+    # a bracket ends behind the twins of its sample: rounding may choose the one on the far side
+    twins = TWINS * best.abs()
+    low = omega.gather(-1, (torch.searchsorted(omega, best - twins) - 1).clamp(min=0))
+    after = torch.searchsorted(omega, best + twins, right=True)
     high = omega.gather(-1, after.clamp(max=omega.shape[-1] - 1))
     share = torch.linspace(0, 1, CELLS + 1, device=omega.device, dtype=omega.dtype)
     top = value.amax(-1)[:, None, None]

@@ -26,8 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s4bt.reduction.checks import whole_number
-from s4bt.reduction.diagonal import DiagonalBatch, UnstableSystem, as_tensor, per_batch
+from s4bt.reduction.checks import UnstableSystem, whole_number
+from s4bt.reduction.diagonal import DiagonalBatch, as_tensor, per_batch
 from s4bt.reduction.peaks import highest_peak
 from s4bt.reduction.powers import power_sum
 

@@ -125,9 +125,8 @@ def untruncated_runs(scale: str, task: str, grid: Grid) -> list[dict]:
 
 def rule_runs(scale: str, task: str, grid: Grid) -> list[dict]:
     """One run per method that spreads the states of the first seed's model over its layers."""
-    ranks = max(1, len(grid.ranks) - 1)
     return [
-        run_of("rules", scale, task, COST * (1 + len(rules)) * ranks, method=method, seed=seed)
+        run_of("rules", scale, task, COST * (1 + len(rules)), method=method, seed=seed)
         for seed in grid.seeds[:1]
         for method, rules in RULES.items()
     ]
@@ -136,20 +135,20 @@ def rule_runs(scale: str, task: str, grid: Grid) -> list[dict]:
 def rule_run(run: dict, folder: Path, progress, _: Path) -> dict:
     """Accuracy of one pretrained model when its states are spread by a rule, and evenly.
 
-    One row per rule and rank. A rule gets as many states in all as the even spread, rank times
-    layers.
+    One row per rule, at rank lr_rank. A rule gets as many states in all as the even spread, rank
+    times layers.
     """
     model, dataset, sequences, grid = start_of(run)
     depth, references, rows = len(model.blocks), {}, []
-    for rank in sorted(grid.ranks)[: max(1, len(grid.ranks) - 1)]:
-        for name, rule in {"even": None, **RULES[run["method"]]}.items():
-            kept = rule(rank * depth) if rule else rank
-            small, report = quietly(model, kept, run["method"], sequences, references)
-            accuracy = evaluate(small, dataset, "test")["accuracy"]
-            ranks = " ".join(str(row["rank"]) for row in report)
-            row = {"method": run["method"], "rule": name, "states": rank * depth}
-            rows.append(row | {"ranks": ranks, "accuracy": accuracy})
-            progress(COST * len(rows), accuracy)
+    rank = grid.lr_rank
+    for name, rule in {"even": None, **RULES[run["method"]]}.items():
+        kept = rule(rank * depth) if rule else rank
+        small, report = quietly(model, kept, run["method"], sequences, references)
+        accuracy = evaluate(small, dataset, "test")["accuracy"]
+        ranks = " ".join(str(row["rank"]) for row in report)
+        row = {"method": run["method"], "rule": name, "states": rank * depth}
+        rows.append(row | {"ranks": ranks, "accuracy": accuracy})
+        progress(COST * len(rows), accuracy)
     return {"rows": rows}
 
 

@@ -55,9 +55,12 @@ def rows() -> pd.DataFrame:
     return pd.concat([summary(SCALE, task) for task in complete()], ignore_index=True)
 
 
-def _entry(row: dict | pd.Series, verdict: str) -> str:
+def _entry(row: pd.Series, task: str) -> str:
     interval = f"{points(row['low'], sign=True)} to {points(row['high'], sign=True)}"
-    return f"{points(row['mean'], sign=True)} ({interval}), {verdict}"
+    said = str(row["verdict_here"])
+    if task == "all":
+        said += f" here, {row['verdict']} beyond"
+    return f"{points(row['mean'], sign=True)} ({interval}), {said}"
 
 
 def later(function: Callable[[], str]) -> Callable[[], str]:
@@ -158,10 +161,7 @@ def claim1_table() -> str:
         lines = []
         for name, part in decided[decided.task == task].groupby("comparison", sort=False):
             cells = part.set_index("rank")
-            entries = [
-                _entry(cells.loc[r], str(cells.verdict[r])) if r in cells.index else ""
-                for r in ranks
-            ]
+            entries = [_entry(cells.loc[r], task) if r in cells.index else "" for r in ranks]
             lines.append([str(name), *entries])
         head = [f"points of accuracy, {_heading(task)}", *(f"r = {rank}" for rank in ranks)]
         tables.append(markdown(head, lines))
@@ -201,7 +201,7 @@ def parts_table() -> str:
     lines = []
     for name, part in made.groupby("part", sort=False):
         cells = part.set_index("task")
-        lines.append([str(name), *(_entry(cells.loc[t], str(cells.verdict[t])) for t in shown)])
+        lines.append([str(name), *(_entry(cells.loc[t], t) for t in shown)])
     return markdown([f"points, `{PAPER}`, r = {rank}", *map(_heading, shown)], lines)
 
 

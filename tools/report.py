@@ -63,14 +63,18 @@ def _entry(row: pd.Series, task: str) -> str:
     return f"{points(row['mean'], sign=True)} ({interval}), {said}"
 
 
-def later(function: Callable[[], str]) -> Callable[[], str]:
-    """The function, or, where no task is retrained yet, a sentence that says so."""
+def later(stage: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
+    """A decorator: the function, or, where no task has come to a stage, a sentence that says so."""
 
-    @functools.wraps(function)
-    def instead() -> str:
-        return function() if complete() else "Still to come: no task is retrained yet."
+    def decorate(function: Callable[[], str]) -> Callable[[], str]:
+        @functools.wraps(function)
+        def instead() -> str:
+            missing = f"Still to come: no task is {stage.lower()} yet."
+            return function() if complete(STAGES[stage]) else missing
 
-    return instead
+        return instead
+
+    return decorate
 
 
 def state() -> str:
@@ -82,6 +86,7 @@ def state() -> str:
     return fill(f"Measured so far, with {seeds} seeds. {'; '.join(said)}.", 100)
 
 
+@later("Pretrained")
 def originals_table() -> str:
     """The pretrained models."""
     lines = []
@@ -104,6 +109,7 @@ def originals_table() -> str:
     return markdown(head, lines)
 
 
+@later("truncated")
 def oneshot_table() -> str:
     """Points lost by truncation alone: a table for each task, or their mean where they are many."""
     frames = []
@@ -138,7 +144,7 @@ def _heading(task: str) -> str:
     return f"mean over {len(complete())} tasks" if task == "all" else task
 
 
-@later
+@later("retrained")
 def claim1_table() -> str:
     """Differences with their intervals; what is shown is one family for Holm's correction."""
     table = rows()
@@ -168,7 +174,7 @@ def claim1_table() -> str:
     return "\n\n".join(tables)
 
 
-@later
+@later("retrained")
 def fewer_words() -> str:
     """Which tied Skew-HiPPO models a smaller truncated one beats, task by task."""
     table = rows()
@@ -193,7 +199,7 @@ def fewer_words() -> str:
     return "\n".join(fill(line, 100, subsequent_indent="  ") for line in lines)
 
 
-@later
+@later("retrained")
 def parts_table() -> str:
     """What the gain of the paper's method is made of."""
     rank, found = load_scale(SCALE).grid.lr_rank, rows()
@@ -205,7 +211,7 @@ def parts_table() -> str:
     return markdown([f"points, `{PAPER}`, r = {rank}", *map(_heading, shown)], lines)
 
 
-@later
+@later("retrained")
 def claim2_table() -> str:
     """Correlation and slope, within tasks."""
     paths = {task: task_dir(SCALE, task) / "originals.csv" for task in complete("originals.csv")}
@@ -235,7 +241,7 @@ def claim2_table() -> str:
     return markdown(head, lines)
 
 
-@later
+@later("retrained")
 def smallest_table() -> str:
     """The smallest rank without a loss."""
     found = smallest.smallest_ranks(rows())

@@ -36,6 +36,8 @@ def shortcuts_table(scale: str) -> str:
         above = f"{accuracy.mean() - best:+.1f}".replace("-", "−")
         row = [task, f"{chance:.1f}", f"{name}, {best:.1f}", model, f"{len(accuracy)}", above]
         lines.append(row)
+    if not lines:
+        return "Still to come: no task is pretrained yet."
     head = ["task", "chance", "best rule", "pretrained models, mean ± 95 %", "seeds"]
     return markdown([*head, "above the rule"], lines)
 

@@ -36,9 +36,8 @@ def headline() -> str:
         f"{lost(losses, 'weighted', more)} points of test accuracy; cut to {few}, "
         f"{lost(losses, 'weighted', few)}** (mean over six tasks ± 95 %; {points(worst.loss)} on "
         f"{worst.task}, the worst). The paper's truncation, made as a start of training, loses "
-        f"{lost(losses, PAPER, more)} and {lost(losses, PAPER, few)}; it stores "
-        f"{sizes[PAPER]:,.0f} numbers in the layers, this one, with poles for each channel, "
-        f"{sizes['weighted']:,.0f} (at {few} modes). Sequences of {shortest} to {longest} steps, "
+        f"{lost(losses, PAPER, more)} and {lost(losses, PAPER, few)}, and stores "
+        f"{100 * sizes[PAPER] / sizes['weighted']:.0f} % of the numbers at {few} modes. Sequences of {shortest} to {longest} steps, "
         f"{seeds} seeds ([limits](#limits))."
     )
     return fill(said, 100, break_on_hyphens=False)

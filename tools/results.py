@@ -11,7 +11,7 @@ from s4bt.files import ROOT, UserError
 from s4bt.reduction.methods import CHOSEN, METHODS
 from s4bt.study import care
 from s4bt.study.answers import PAPER, points
-from s4bt.study.claims import said_of_claim1
+from s4bt.study.claims import LETTERS, of_fewer
 from s4bt.study.config import load_scale
 from s4bt.study.statistics import intervals, sharing_of
 from s4bt.study.truncation import error_shares
@@ -274,8 +274,22 @@ def claims() -> str:
 
 
 def decided_words() -> str:
-    """Both claims of the paper at this size, as `60_compare` decides them."""
+    """The first claim at this size, as `60_compare` decides it."""
     table, smaller = read("claim1.csv"), read("fewer.csv")
-    said = said_of_claim1(table, smaller).splitlines()
-    lines = [fill(f"- {line}", 100, subsequent_indent="  ") for line in said]
-    return "\n".join(lines)
+    overall, lines = table[table.task == "all"], []
+    ranks = sorted(overall["rank"].unique())
+    words = {"dss": "DSS only", "whole": "whole"}
+    for key, part in overall.groupby(["method", "transfer", "against"], sort=False):
+        method, transfer, against = map(str, key)
+        cells = part.set_index("rank")
+        name = f"`{method}`, *{words[transfer]}* − ({LETTERS[against]})"
+        said = [
+            f"{points(cells['mean'][r], sign=True)}, {cells.verdict_here[r]} / {cells.verdict[r]}"
+            if r in cells.index
+            else ""
+            for r in ranks
+        ]
+        lines.append([name, *said])
+    head = ["points; on these tasks / on tasks like them", *(f"r = {rank}" for rank in ranks)]
+    beaten = of_fewer(smaller)
+    return f"{markdown(head, lines)}\n\n{fill(beaten, 100)}"

@@ -323,6 +323,20 @@ def _listed(part: pd.DataFrame) -> str:
     return f"r = {' and '.join(str(rank) for rank in sorted(part['rank'].unique()))}"
 
 
+def of_fewer(smaller: pd.DataFrame) -> str:
+    """What `fewer_parameters` found, a line for each transfer."""
+    lines, known = [], smaller[smaller.compared > 0]
+    for transfer, part in known.groupby("transfer", sort=False):
+        beaten = part.method.notna().groupby(part.task, sort=False).sum()
+        each = ", ".join(f"{task} {n}" for task, n in beaten.items() if task != "all")
+        lines.append(
+            f"With fewer parameters, {transfer} minus ({LETTERS[AT_ANY_SIZE[transfer]]}): "
+            f"{beaten['all']} of {(part.task == 'all').sum()} Skew-HiPPO models are beaten by a "
+            f"smaller truncated one in the mean over these tasks; task by task: {each}."
+        )
+    return "\n".join(lines)
+
+
 def said_of_claim1(table: pd.DataFrame, smaller: pd.DataFrame) -> str:
     """The first claim in a paragraph, over all tasks."""
     overall, lines = table[table.task == "all"], []
@@ -337,16 +351,7 @@ def said_of_claim1(table: pd.DataFrame, smaller: pd.DataFrame) -> str:
             words = ", ".join(f"{name} at {ranks}" for name, ranks in sorted(each.items()))
             said.append(f"{where} {words}")
         lines.append(f"{method}, {transfer}, minus ({LETTERS[against]}): {'; '.join(said)}.")
-    known = smaller[smaller.compared > 0]
-    for transfer, part in known.groupby("transfer", sort=False):
-        beaten = part.method.notna().groupby(part.task, sort=False).sum()
-        each = ", ".join(f"{task} {n}" for task, n in beaten.items() if task != "all")
-        lines.append(
-            f"With fewer parameters, {transfer} minus ({LETTERS[AT_ANY_SIZE[transfer]]}): "
-            f"{beaten['all']} of {(part.task == 'all').sum()} Skew-HiPPO models are beaten by a "
-            f"smaller truncated one in the mean over these tasks; task by task: {each}."
-        )
-    return "\n".join(lines)
+    return "\n".join(filter(None, [*lines, of_fewer(smaller)]))
 
 
 def said_of_claim2(table: pd.DataFrame) -> str:

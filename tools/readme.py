@@ -37,8 +37,8 @@ def headline() -> str:
         f"{lost(losses, 'weighted', few)}** (mean over six tasks ± 95 %; {points(worst.loss)} on "
         f"{worst.task}, the worst). The paper's truncation, made as a start of training, loses "
         f"{lost(losses, PAPER, more)} and {lost(losses, PAPER, few)}, and stores "
-        f"{100 * sizes[PAPER] / sizes['weighted']:.0f} % of the numbers at {few} modes. Sequences of {shortest} to {longest} steps, "
-        f"{seeds} seeds ([limits](#limits))."
+        f"{100 * sizes[PAPER] / sizes['weighted']:.0f} % of the numbers at {few} modes. "
+        f"Sequences of {shortest} to {longest} steps, {seeds} seeds ([limits](#limits))."
     )
     return fill(said, 100, break_on_hyphens=False)
 

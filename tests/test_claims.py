@@ -14,9 +14,9 @@ from s4bt.study.claims import (
     differences,
     fewer_parameters,
     holm,
-    inheritance,
     interval,
 )
+from s4bt.study.inheritance import inheritance
 from s4bt.study.smallest import predictors, smallest_ranks
 from s4bt.tasks import TASKS as ALL
 from tools import report, tables

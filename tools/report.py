@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from s4bt.reduction.methods import METHODS
-from s4bt.study import claims, figures, smallest
+from s4bt.study import claims, figures, inheritance, smallest
 from s4bt.study.answers import PAPER, points
 from s4bt.study.config import load_scale, load_task
 from s4bt.study.places import task_dir
@@ -216,7 +216,7 @@ def claim2_table() -> str:
     """Correlation and slope, within tasks."""
     paths = {task: task_dir(SCALE, task) / "originals.csv" for task in complete("originals.csv")}
     frames = [pd.read_csv(path).assign(task=task) for task, path in paths.items()]
-    found = claims.claim2(pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
+    found = inheritance.claim2(pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
     if found.empty:
         return "Poorer originals are still to come (`45_inherit`)."
     lines = [

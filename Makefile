@@ -85,7 +85,7 @@ bench: $(READY)  ## measure speed and memory, beside other tools, which it insta
 	dvc repro --quiet data/dvc.yaml
 	missed=0; export $(ONE_THREAD); \
 	for name in layer loop scaling; do $(MALLOC) python tests/benchmarks/$$name.py || missed=1; done; \
-	for name in grid reduction multi edge fits near_chance pruned tasks model; do python tests/benchmarks/$$name.py || missed=1; done; exit $$missed
+	for name in grid reduction multi edge fits near_chance pruned tasks shortcuts model; do python tests/benchmarks/$$name.py || missed=1; done; exit $$missed
 
 # setup.py of lrnnx imports torch, so it is built beside the one that is there; where there is no CUDA it builds nothing
 clients: $(READY) ## install layers of other people's packages: tests/test_clients.py, skipped without, reduces them

@@ -170,3 +170,45 @@ def test_one_line_is_printed_and_hints_come_before_the_answer(capsys, monkeypatc
     for number in ("7.9", "x", "0,1", "77.1"):
         with pytest.raises(UserError, match="no exercise"):
             course.check(number, None)
+
+
+def test_answers_in_other_forms_are_accepted():
+    by_eigenvectors = find("4.2")
+
+    def complex_vectors(A, P, Q, r):
+        values, T = np.linalg.eig(P @ Q)
+        T = T[:, np.argsort(-values.real)].astype(complex)
+        return np.linalg.eigvals((np.linalg.inv(T) @ A @ T)[:r, :r])
+
+    assert judge(by_eigenvectors, complex_vectors).solved
+    embed = find("6.2")
+
+    def as_matrices(lam, b, c):
+        A, b, c = embed.reference(lam, b, c)
+        return torch.tensor(A), b[:, None], c[None, :]
+
+    assert judge(embed, as_matrices).solved
+    lunch = find("10.4")
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+
+        def best(tries, rng=rng):
+            return rng.standard_normal((20000, tries)).max(axis=1).mean()
+
+        assert judge(lunch, lambda theirs, yours: best(theirs) - best(yours)).solved, seed
+
+
+def test_a_result_that_cannot_even_be_printed_is_refused_in_words():
+    class Odd:
+        def __repr__(self):
+            raise RuntimeError
+
+    verdict = judge(find("0.1"), lambda *_: Odd())
+    assert not verdict.solved and "an object of type Odd" in verdict.says
+    tensors = judge(find("0.1"), lambda *_: [torch.tensor(1.0, requires_grad=True)])
+    assert not tensors.solved and "rows" not in tensors.says
+
+
+def test_an_exercise_is_found_by_a_number_without_quotes(capsys):
+    course.check(0.1, None)
+    assert capsys.readouterr().out.startswith("0.1: not yet")

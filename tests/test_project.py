@@ -110,6 +110,7 @@ HOUSE = {
         "channel",
         "statistics",
         "claims",
+        "inheritance",
         "smallest",
         "answers",
         "styles",

@@ -26,7 +26,7 @@ def bits_table() -> str:
 
     def cell(method: str, rank: int, bits: int) -> str:
         each = [means[method, rank, poles, bits] for poles in ("logarithm", "uniform")]
-        return " / ".join(f"{max(x, 0):.1f}" for x in each)
+        return " / ".join(f"{x:.1f}".replace("-0.0", "0.0").replace("-", "−") for x in each)
 
     whole = int(lost[lost.method == "untruncated"]["rank"].iloc[0])
     cases = [("untruncated", whole)] + [

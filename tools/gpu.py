@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -40,13 +41,17 @@ from s4bt.tasks.prepare import prepare
 SCRATCH = ROOT / ".scratch"
 
 
-def pretrain(scale: str, task: str) -> None:
-    """Make the arrays of a task if they are missing, and do the runs of its stage."""
-    config, grid = load_task(scale, task)
+def make_data(scale: str, task: str) -> None:
+    """Make the arrays of a task if they are missing."""
     arrays = task_dir(scale, task) / "arrays"
     if not arrays.exists():
         print(f"{task}: making the data", flush=True)
-        prepare(task, config.data, arrays)
+        prepare(task, load_task(scale, task)[0].data, arrays)
+
+
+def pretrain(scale: str, task: str) -> None:
+    """Do the runs of the stage of a task."""
+    config, grid = load_task(scale, task)
     steps, waiting = pretrain_steps(config, grid.seeds), scratch(scale, task, "pretrain")
     with (
         sole_writer(f"{scale}-{task}-20_pretrain"),
@@ -56,10 +61,13 @@ def pretrain(scale: str, task: str) -> None:
 
 
 def ended(process: subprocess.Popen, deadline: float) -> bool:
-    """Whether the process ends before the deadline; it and its children are killed there."""
+    """Whether the process ends before the deadline.
+
+    It and its children are killed there, and where this process is interrupted.
+    """
     try:
         process.wait(timeout=max(0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
+    except BaseException as error:
         children = psutil.Process(process.pid).children(recursive=True)
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -67,7 +75,9 @@ def ended(process: subprocess.Popen, deadline: float) -> bool:
         process.kill()
         process.wait()
         psutil.wait_procs(children, timeout=10)
-        return False
+        if isinstance(error, subprocess.TimeoutExpired):
+            return False
+        raise
     return True
 
 
@@ -99,11 +109,13 @@ def copy(source: Path, target: Path) -> int:
     return copied
 
 
-def bring(scale: str, tasks: list[str], out: Path) -> None:
+def bring(scale: str, tasks: list[str], out: Path, silent: bool = False) -> None:
     """Copy what interrupted stages have done to `out`, and print what it is."""
     for task in tasks:
         for runs in sorted((SCRATCH / scale / task).glob("*-*")):
             copy(runs, out / scale / task / runs.name)
+            if silent:
+                continue
             for result in sorted(runs.glob("*/result.json")):
                 about = json.loads(result.read_text())
                 scored = f"accuracy {about['accuracy']:.3f}, " if "accuracy" in about else ""
@@ -130,11 +142,17 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="receives what is done")
     parser.add_argument("--put", type=Path, help="what an earlier machine has done")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # the process that can be killed
+    parser.add_argument("--data", help=argparse.SUPPRESS)
     options, failed = parser.parse_args(), 0
     try:
+        if options.data:
+            make_data(options.scale, options.data)
+            return 0
         if options.only:
             pretrain(options.scale, options.only)
             return 0
+        if not (options.minutes or options.out or options.put):
+            raise UserError("nothing to do: give --minutes, --out or --put")
         tasks, deadline = options.tasks or list(TASKS), time.monotonic() + 60 * options.minutes
         for task in tasks:
             load_task(options.scale, task)
@@ -143,18 +161,24 @@ def main() -> int:
         if options.put:
             put(options.put)
         environment.fix(variables := dict(os.environ), ROOT)
+        # whoever takes the machine back ends this program politely: bring home what is there
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        command = [sys.executable, "-m", "tools.gpu", "--scale", options.scale]
         try:
             for task in tasks if options.minutes else []:
-                command = [sys.executable, "-m", "tools.gpu", "--scale", options.scale]
+                start = time.monotonic()
+                subprocess.run([*command, "--data", task], env=variables, check=True)
+                deadline += time.monotonic() - start  # the time is for training
                 process = subprocess.Popen([*command, "--only", task], env=variables)
                 if not ended(process, deadline):
                     print(f"{task}: the time is up")
                     break
                 failed += process.returncode != 0
+                bring(options.scale, [task], options.out, silent=True)
         finally:
             if options.out:
                 bring(options.scale, tasks, options.out)
-    except UserError as error:
+    except (UserError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 1 if failed else 0

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from s4bt.reduction.methods import METHODS
-from s4bt.study import claims, figures, smallest
+from s4bt.study import claims, figures, inheritance, smallest
 from s4bt.study.answers import PAPER, points
 from s4bt.study.config import load_scale, load_task
 from s4bt.study.places import task_dir
@@ -28,12 +28,12 @@ from tools.results import listed, markdown
 SCALE = "study"
 # What is reported of the first claim: start, transfer, and the baseline it is compared with.
 COMPARED = [
-    (PAPER, "dss", "skew-hippo", "a"),
-    ("weighted-shared", "dss", "skew-hippo", "a"),
-    (PAPER, "whole", "skew-hippo", "a"),
-    (PAPER, "whole", "skew-hippo-rest", "e"),
-    (PAPER, "whole", "skew-hippo-long", "b"),
-    ("weighted-shared", "whole", "skew-hippo-long", "b"),
+    (PAPER, "dss", "skew-hippo"),
+    ("weighted-shared", "dss", "skew-hippo"),
+    (PAPER, "whole", "skew-hippo-rest"),
+    ("weighted-shared", "whole", "skew-hippo-rest"),
+    (PAPER, "whole", "skew-hippo-long"),
+    ("weighted-shared", "whole", "skew-hippo-long"),
 ]
 STAGES = {
     "Pretrained": "pretrain.csv",
@@ -55,19 +55,26 @@ def rows() -> pd.DataFrame:
     return pd.concat([summary(SCALE, task) for task in complete()], ignore_index=True)
 
 
-def _entry(row: dict | pd.Series, verdict: str) -> str:
+def _entry(row: pd.Series, task: str) -> str:
     interval = f"{points(row['low'], sign=True)} to {points(row['high'], sign=True)}"
-    return f"{points(row['mean'], sign=True)} ({interval}), {verdict}"
+    said = str(row["verdict_here"])
+    if task == "all":
+        said += f" here, {row['verdict']} beyond"
+    return f"{points(row['mean'], sign=True)} ({interval}), {said}"
 
 
-def later(function: Callable[[], str]) -> Callable[[], str]:
-    """The function, or, where no task is retrained yet, a sentence that says so."""
+def later(stage: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
+    """A decorator: the function, or, where no task has come to a stage, a sentence that says so."""
 
-    @functools.wraps(function)
-    def instead() -> str:
-        return function() if complete() else "Still to come: no task is retrained yet."
+    def decorate(function: Callable[[], str]) -> Callable[[], str]:
+        @functools.wraps(function)
+        def instead() -> str:
+            missing = f"Still to come: no task is {stage.lower()} yet."
+            return function() if complete(STAGES[stage]) else missing
 
-    return instead
+        return instead
+
+    return decorate
 
 
 def state() -> str:
@@ -79,6 +86,7 @@ def state() -> str:
     return fill(f"Measured so far, with {seeds} seeds. {'; '.join(said)}.", 100)
 
 
+@later("Pretrained")
 def originals_table() -> str:
     """The pretrained models."""
     lines = []
@@ -101,6 +109,7 @@ def originals_table() -> str:
     return markdown(head, lines)
 
 
+@later("truncated")
 def oneshot_table() -> str:
     """Points lost by truncation alone: a table for each task, or their mean where they are many."""
     frames = []
@@ -125,12 +134,22 @@ def _losses(lost: pd.DataFrame, head: str) -> str:
     return markdown([head, *(f"r = {rank}" for rank in ranks)], lines)
 
 
-@later
+def _shown() -> list[str]:
+    """What a table of decisions shows: the mean over tasks, or each of them while they are few."""
+    done = complete()
+    return ["all"] if len(done) >= MANY else done
+
+
+def _heading(task: str) -> str:
+    return f"mean over {len(complete())} tasks" if task == "all" else task
+
+
+@later("retrained")
 def claim1_table() -> str:
-    """Differences with their intervals; one family for Holm's correction."""
+    """Differences with their intervals; what is shown is one family for Holm's correction."""
     table = rows()
     ranks, found = load_scale(SCALE).grid.ranks, []
-    for method, transfer, against, letter in COMPARED:
+    for method, transfer, against in COMPARED:
         for rank in ranks:
             same = table[table["rank"] == rank]
             ours = same[
@@ -140,24 +159,28 @@ def claim1_table() -> str:
             pairs = claims.differences(ours, theirs)
             if pairs.empty:
                 continue
+            letter = claims.LETTERS[against]
             key = {"comparison": f"`{method}`, {WORDS[transfer]}, minus ({letter})", "rank": rank}
-            found.append(key | claims.overall(claims.decided(pairs)))
-    decided = claims.verdicts(pd.DataFrame(found))
-    lines = []
-    for name, part in decided.groupby("comparison", sort=False):
-        cells = part.set_index("rank")
-        entries = [
-            _entry(cells.loc[r], str(cells.verdict[r])) if r in cells.index else "" for r in ranks
-        ]
-        lines.append([str(name), *entries])
-    return markdown(["points of accuracy", *(f"r = {rank}" for rank in ranks)], lines)
+            found += [key | row for row in claims.decided(pairs)]
+    decided, tables = claims.two_families(pd.DataFrame(found)), []
+    for task in _shown():
+        lines = []
+        for name, part in decided[decided.task == task].groupby("comparison", sort=False):
+            cells = part.set_index("rank")
+            entries = [_entry(cells.loc[r], task) if r in cells.index else "" for r in ranks]
+            lines.append([str(name), *entries])
+        head = [f"points of accuracy, {_heading(task)}", *(f"r = {rank}" for rank in ranks)]
+        tables.append(markdown(head, lines))
+    return "\n\n".join(tables)
 
 
-@later
+@later("retrained")
 def fewer_words() -> str:
-    """Which Skew-HiPPO models a smaller truncated one beats, task by task."""
-    table = claims.fewer_parameters(rows())
-    table = table[(table.compared > 0) & (table.sharing == "tied")]
+    """Which tied Skew-HiPPO models a smaller truncated one beats, task by task."""
+    table = rows()
+    bases = table.arm.isin(claims.AT_ANY_SIZE.values())
+    table = claims.fewer_parameters(table[~bases | (table.sharing == "tied")])
+    table = table[table.compared > 0]
     several, lines = len(complete()) > 1, []
     for (task, transfer), part in table.groupby(["task", "transfer"], sort=False):
         if task == "all" and not several:
@@ -170,27 +193,30 @@ def fewer_words() -> str:
         ]
         said = f": {'; '.join(each)}" if each else ""
         lines.append(
-            f"- {'over all tasks' if task == 'all' else task}, {WORDS[transfer]}: {len(beaten)} of "
-            f"{len(part)}{said}."
+            f"- {'over all tasks' if task == 'all' else task}, {WORDS[transfer]} minus "
+            f"({claims.LETTERS[claims.AT_ANY_SIZE[transfer]]}): {len(beaten)} of {len(part)}{said}."
         )
     return "\n".join(fill(line, 100, subsequent_indent="  ") for line in lines)
 
 
-@later
+@later("retrained")
 def parts_table() -> str:
     """What the gain of the paper's method is made of."""
     rank, found = load_scale(SCALE).grid.lr_rank, rows()
-    made = claims.parts(found, PAPER, rank)
-    lines = [[row["part"], _entry(row, str(row.verdict))] for _, row in made.iterrows()]
-    return markdown([f"`{PAPER}`, r = {rank}", "points of accuracy"], lines)
+    made, shown = claims.parts(found, PAPER, rank), _shown()
+    lines = []
+    for name, part in made.groupby("part", sort=False):
+        cells = part.set_index("task")
+        lines.append([str(name), *(_entry(cells.loc[t], t) for t in shown)])
+    return markdown([f"points, `{PAPER}`, r = {rank}", *map(_heading, shown)], lines)
 
 
-@later
+@later("retrained")
 def claim2_table() -> str:
     """Correlation and slope, within tasks."""
     paths = {task: task_dir(SCALE, task) / "originals.csv" for task in complete("originals.csv")}
     frames = [pd.read_csv(path).assign(task=task) for task, path in paths.items()]
-    found = claims.claim2(pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
+    found = inheritance.claim2(pd.concat(frames, ignore_index=True)) if frames else pd.DataFrame()
     if found.empty:
         return "Poorer originals are still to come (`45_inherit`)."
     lines = [
@@ -215,7 +241,7 @@ def claim2_table() -> str:
     return markdown(head, lines)
 
 
-@later
+@later("retrained")
 def smallest_table() -> str:
     """The smallest rank without a loss."""
     found = smallest.smallest_ranks(rows())

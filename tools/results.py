@@ -10,7 +10,8 @@ import pandas as pd
 from s4bt.files import ROOT, UserError
 from s4bt.reduction.methods import CHOSEN, METHODS
 from s4bt.study import care
-from s4bt.study.answers import PAPER, enough_ranks, points
+from s4bt.study.answers import PAPER, points
+from s4bt.study.claims import LETTERS, of_fewer
 from s4bt.study.config import load_scale
 from s4bt.study.statistics import intervals, sharing_of
 from s4bt.study.truncation import error_shares
@@ -41,12 +42,12 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _lost(losses: pd.DataFrame, method: str, rank: int) -> str:
+def lost(losses: pd.DataFrame, method: str, rank: int) -> str:
     row = losses[(losses.method == method) & (losses["rank"] == rank)].iloc[0]
     return points(row.loss, row.half)
 
 
-def _gain(answer: pd.DataFrame, method: str, against: str, transfer: str, rank: int) -> str:
+def gain(answer: pd.DataFrame, method: str, against: str, transfer: str, rank: int) -> str:
     rows = answer[(answer.method == method) & (answer.against == against)]
     rows = rows[(rows["transfer"] == transfer) & (rows["rank"] == rank)]
     if rows.empty:
@@ -55,64 +56,18 @@ def _gain(answer: pd.DataFrame, method: str, against: str, transfer: str, rank: 
     return f"{points(row['mean'], row.half, True)} ({row.wins:.0f} of {row.tasks:.0f})"
 
 
-def lengths() -> tuple[int, int]:
-    """The shortest and the longest sequences of the six tasks, in steps."""
-    known = [json.loads((FOLDER / task / "data.json").read_text())["length"] for task in TASKS]
-    return min(known), max(known)
-
-
-def modes() -> int:
-    """N, the modes of the pretrained layers."""
-    return int(read("summary.csv").query("arm == 'pretrained'")["rank"].max())
-
-
-def headline() -> str:
-    """The one sentence of the README's first screen."""
-    losses = read("oneshot.csv").query("task == 'all'")
-    shortest, longest = lengths()
-    seeds, rank = len(load_scale(SCALE).grid.seeds), enough_ranks(losses).get("weighted")
-    if rank is None:
-        raise UserError("weighted loses more than a point at every rank: write another headline")
-    lost = read("robust.csv").query("method == 'weighted' and rank == @rank").perturbed.iloc[0]
-    more = f"{abs(lost):.1f} points {'more' if lost >= 0 else 'less'}"
-    return (
-        f"**{rank} of {modes()} modes are enough, without any retraining: "
-        f"{_lost(losses, 'weighted', rank)} points of test accuracy\nlost**, where the paper's "
-        f"truncation loses {_lost(losses, PAPER, rank)} (mean over six tasks ± 95 %). "
-        f"With\nevery stored number of a layer off by 1 % it loses {more} than the "
-        f"untruncated model.\nSequences of {shortest} to {longest} steps, {seeds} seeds "
-        f"([limits](#limits))."
-    )
-
-
-def four_rows() -> str:
-    """The README's results."""
-    losses, answer = read("oneshot.csv").query("task == 'all'"), read("compare/answer.csv")
-    ranks = sorted(losses["rank"].unique())
-    words = {
-        "weighted": "lost by `weighted`, fitted to a layer's inputs",
-        "bt-discrete": "lost by balanced truncation of the discrete kernel",
-        PAPER: "lost by balanced truncation as in the paper",
-    }
-    rows = [[text, *(_lost(losses, name, rank) for rank in ranks)] for name, text in words.items()]
-    gained = [_gain(answer, PAPER, "skew-hippo", "dss", rank) for rank in ranks]
-    rows.append(["gained, retrained, over Skew-HiPPO (the paper's comparison; tasks won)", *gained])
-    head = ["points of test accuracy", *(f"{rank} of {modes()} modes" for rank in ranks)]
-    return markdown(head, rows)
-
-
 def one_shot_table() -> str:
     """Points lost without retraining, mean over tasks ± half-width; `weighted` by task."""
     frame = read("oneshot.csv")
     overall, ranks = frame[frame.task == "all"], sorted(frame["rank"].unique())
     head = [f"r = {rank}" for rank in ranks]
     rows = [
-        [f"`{name}`", *(_lost(overall, name, rank) for rank in ranks)]
+        [f"`{name}`", *(lost(overall, name, rank) for rank in ranks)]
         for name in METHODS
         if name in set(overall.method)
     ]
     by_task = [
-        [task, *(_lost(frame[frame.task == task], "weighted", rank) for rank in ranks)]
+        [task, *(lost(frame[frame.task == task], "weighted", rank) for rank in ranks)]
         for task in TASKS
     ]
     return "\n".join(
@@ -152,7 +107,7 @@ def gains_table() -> str:
         if METHODS[method].tied or against != "skew-hippo-long"
     ]
     rows = [
-        [text, *(_gain(answer, method, against, transfer, rank) for rank in ranks)]
+        [text, *(gain(answer, method, against, transfer, rank) for rank in ranks)]
         for text, method, against, transfer in comparisons
     ]
     head = ["truncated start minus Skew-HiPPO", *(f"r = {rank}" for rank in ranks)]
@@ -316,3 +271,25 @@ def claims() -> str:
     """How many truncated layers keep limit and bound."""
     _, said = error_shares(every("layers.csv"))
     return "Over all tasks: " + said.replace("; ", ";\n") + "."
+
+
+def decided_words() -> str:
+    """The first claim at this size, as `60_compare` decides it."""
+    table, smaller = read("claim1.csv"), read("fewer.csv")
+    overall, lines = table[table.task == "all"], []
+    ranks = sorted(overall["rank"].unique())
+    words = {"dss": "DSS only", "whole": "whole"}
+    for key, part in overall.groupby(["method", "transfer", "against"], sort=False):
+        method, transfer, against = map(str, key)
+        cells = part.set_index("rank")
+        name = f"`{method}`, *{words[transfer]}* − ({LETTERS[against]})"
+        said = [
+            f"{points(cells['mean'][r], sign=True)}, {cells.verdict_here[r]} / {cells.verdict[r]}"
+            if r in cells.index
+            else ""
+            for r in ranks
+        ]
+        lines.append([name, *said])
+    head = ["points; on these tasks / on tasks like them", *(f"r = {rank}" for rank in ranks)]
+    beaten = of_fewer(smaller)
+    return f"{markdown(head, lines)}\n\n{fill(beaten, 100)}"

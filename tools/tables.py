@@ -16,17 +16,17 @@ from tools.address import launch_text
 from tools.benchmarks import bench_table, mimo_table, pruned_table, speed_table
 from tools.course import exercises_table
 from tools.edge import bits_table
+from tools.readme import four_rows, headline
 from tools.results import (
     accuracy_table,
     claims,
-    four_rows,
+    decided_words,
     gains_table,
-    headline,
     one_shot_table,
     retrained_words,
     robust_table,
 )
-from tools.study import shortcuts_table
+from tools.study import beaten_words, laptop_shortcuts, study_shortcuts
 
 BLOCKS = {
     "README.md": {"headline": headline, "results": four_rows, "launch": launch_text},
@@ -34,6 +34,8 @@ BLOCKS = {
         "oneshot": one_shot_table,
         "robust": robust_table,
         "gains": gains_table,
+        "rules": beaten_words,
+        "decided": decided_words,
         "retrained": retrained_words,
         "accuracy": accuracy_table,
         "claims": claims,
@@ -51,7 +53,7 @@ BLOCKS = {
         "report-claim2": report.claim2_table,
         "report-smallest": report.smallest_table,
     },
-    "data/README.md": {"shortcuts": shortcuts_table},
+    "data/README.md": {"shortcuts": study_shortcuts, "shortcuts-laptop": laptop_shortcuts},
     "docs/lecturer.md": {"exercises": exercises_table},
     "docs/benchmarks.md": {"bench": bench_table, "mimo": mimo_table, "speed": speed_table},
 }

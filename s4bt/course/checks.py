@@ -20,7 +20,8 @@ _given: dict[str, int] = {}  # hints of an exercise that were asked for
 
 def find(number: str) -> Exercise:
     """The exercise of that number.  Raises UserError if there is none."""
-    lesson = str(number).partition(".")[0]
+    number = str(number)
+    lesson = number.partition(".")[0]
     if number not in EXERCISES and lesson.isdigit() and int(lesson) < 100:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(f"s4bt.course.exercises.lesson_{int(lesson):02d}")

@@ -2,7 +2,8 @@
 
 cases      inputs, a list of tuples of arguments, or a function that makes the list
 mistake    a function that makes a mistake that people make, and what to say to them
-up_to      applied to both results before they are compared: np.abs where a sign is free
+up_to      applied to both results before they are compared, such as a sort where order is free
+of         what that makes of a result, in words
 keeps      an array of the arguments that the answer must leave as it is
 """
 
@@ -38,6 +39,7 @@ class Exercise:
     level: int
     tolerance: float
     up_to: Callable
+    of: str
     keeps: Callable | None
     mistakes: list[tuple[str, Callable]] = field(default_factory=list)
 
@@ -65,13 +67,14 @@ def exercise(
     level: int = 1,
     tolerance: float = 1e-6,
     up_to: Callable = lambda result: result,
+    of: str = "",
     keeps: Callable | None = None,
 ) -> Callable[[Callable], Exercise]:
     """A decorator: the function below is right. Level 1 is a line, 2 some thought, 3 hard."""
 
     def register(reference: Callable) -> Exercise:
         EXERCISES[number] = Exercise(
-            number, reference, cases, hints, minutes, level, tolerance, up_to, keeps
+            number, reference, cases, hints, minutes, level, tolerance, up_to, of, keeps
         )
         return EXERCISES[number]
 
@@ -86,14 +89,22 @@ class Verdict:
     says: str
 
 
+def shown(result: Any) -> str:
+    """A result in 60 characters; whatever stands in an exercise, nothing is raised."""
+    try:
+        return f"{result!r:.60}"
+    except Exception:
+        return f"an object of type {type(result).__name__}"
+
+
 def numbers(result: Any) -> np.ndarray:
     """A result as an array, float64 or complex128.  Raises NotNumbers."""
     try:
         array = np.asarray(result.detach() if hasattr(result, "detach") else result)
     except Exception as error:  # anything can stand in an exercise
-        raise NotNumbers(f"{result!r:.60} is not an array: its rows differ in shape") from error
+        raise NotNumbers(f"{shown(result)} is not an array: {error}") from error
     if array.dtype.kind not in "biufc":
-        raise NotNumbers(f"{result!r:.60} is not a number or an array of numbers")
+        raise NotNumbers(f"{shown(result)} is not a number or an array of numbers")
     return array.astype(complex if np.iscomplexobj(array) else float)
 
 
@@ -197,15 +208,15 @@ def judge(exercise: Exercise, answer: Any) -> Verdict:
         try:
             yours.append(numbers(exercise.up_to(result)))
         except Exception as error:
-            what = error if isinstance(error, NotNumbers) else f"{result!r:.60} does not fit here"
+            what = error if isinstance(error, NotNumbers) else f"{shown(result)} does not fit here"
             return Verdict(False, f"{what}.")
         right.append(numbers(exercise.up_to(exercise.reference(*copy.deepcopy(args)))))
     for k, (mine, theirs) in enumerate(zip(yours, right), 1):
         if mine.shape != theirs.shape:
             return Verdict(
                 False,
-                f"With input {k} of {len(right)} the shape of your result is {mine.shape}, and "
-                f"{theirs.shape or 'a single number'} is right. "
+                f"With input {k} of {len(right)} the shape of {exercise.of or 'your result'} is "
+                f"{mine.shape}, and {theirs.shape or 'a single number'} is right. "
                 f"{named(exercise, yours, right) or help_.strip()}",
             )
         if np.isnan(mine).any():
@@ -221,11 +232,12 @@ def judge(exercise: Exercise, answer: Any) -> Verdict:
     first = next(k for k, x in enumerate(off) if x.max(initial=0) > exercise.tolerance)
     place = np.unravel_index(np.argmax(off[first]), off[first].shape)
     entry = f", entry {', '.join(map(str, place))}" if place else ""
+    entry += f" of {exercise.of}" if exercise.of else ""
     value, by = yours[first][place], off[first][place]
-    shown = f"{complex(value):.5g}" if np.iscomplexobj(value) else f"{float(value):.6g}"
+    digits = f"{complex(value):.5g}" if np.iscomplexobj(value) else f"{float(value):.6g}"
     size = f"{100 * by:.3g} %" if by < 100 else f"a factor of {by:.3g}"
     return Verdict(
         False,
-        f"With input {first + 1} of {len(right)} you have {shown}{entry}: off by {size}, and "
+        f"With input {first + 1} of {len(right)} you have {digits}{entry}: off by {size}, and "
         f"{allowed}. {named(exercise, yours, right) or help_.strip()}",
     )

@@ -14,8 +14,9 @@ def smallest_ranks(rows: pd.DataFrame, margin: float = 0.01) -> pd.DataFrame:
 
     One shot against the pretrained model, the whole network retrained against the untruncated one
     that was retrained, too. `equal`: the smallest r from which on the interval of the mean
-    difference stays above -margin; `not_worse`: from which on the loss is not significant (p of the
-    t test, 0.05), which says little with few seeds. Empty where no rank is. pruned: 1 - equal / N.
+    difference (`claims.interval`) stays above -margin; `not_worse`: from which on the loss is not
+    significant (p of the t test, 0.05), which says little with few seeds. Empty where no rank is.
+    pruned: 1 - equal / N.
     """
     kinds = {"one-shot": ("pretrained", None), "truncated": ("untruncated", "whole")}
     found = []

@@ -3,6 +3,8 @@
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \\
         python -m tests.benchmarks.paper [task ...]      an hour or two on two cores
 
+A task takes the place of its own row and leaves the others.
+
 Models, batches and sequences are untouched. Examples, steps, seeds and ranks are cut (CUT below),
 so that a CPU comes to the end: do shapes and memory hold, and what does a step take? A copy of the
 project is used, and thrown away. Memory is the peak over all processes of a stage, pages that are
@@ -12,6 +14,7 @@ shared counted once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -20,6 +23,7 @@ import threading
 import time
 from pathlib import Path
 
+import pandas as pd
 from ruamel.yaml import YAML
 
 from s4bt.files import ROOT
@@ -65,11 +69,11 @@ def memory(parent: int) -> float:
     import psutil
 
     total = 0
-    for process in [psutil.Process(parent), *psutil.Process(parent).children(recursive=True)]:
-        try:
-            total += process.memory_full_info().pss
-        except psutil.Error:
-            continue
+    with contextlib.suppress(psutil.Error):  # a process may end at any moment
+        found = [psutil.Process(parent), *psutil.Process(parent).children(recursive=True)]
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_full_info().pss
     return total / 1e6
 
 
@@ -138,7 +142,7 @@ def main(tasks: list[str]) -> None:
     if not (ROOT / "data" / "raw").exists():
         raise SystemExit("data/raw is not there. Make it with: dvc repro data/dvc.yaml")
     (ROOT / ".scratch").mkdir(exist_ok=True)
-    rows = []
+    path = OUT / "paper.csv"
     with (
         tempfile.TemporaryDirectory(dir=ROOT / ".scratch") as name,
         progress_bar(len(tasks) * (1 + len(STAGES)), "stages") as bar,
@@ -158,9 +162,9 @@ def main(tasks: list[str]) -> None:
                     output, _, peak = measured(step, folder)
                     row |= json.loads(output.splitlines()[-1]) | {"MB": round(peak)}
                     bar.update()
-            rows.append(row)
             print(row, flush=True)
-    write(OUT / "paper.csv", rows)
+            known = pd.read_csv(path).to_dict("records") if path.exists() else []
+            write(path, [*(old for old in known if old["task"] != task), row])
 
 
 if __name__ == "__main__":

@@ -149,6 +149,11 @@ def _(poles, residues, step):
     return np.sum(residues / (1 - np.exp(poles * step))).real
 
 
+@settled.mistake("These are the modes of the continuous system. Sample them: discretize.")
+def _(poles, residues, step):
+    return np.sum(residues / (1 - poles)).real
+
+
 @settled.mistake("The factor is (z - 1)/λ, not the step: that is right only for short steps.")
 def _(poles, residues, step):
     return np.sum(step * residues / (1 - np.exp(poles * step))).real

@@ -121,6 +121,16 @@ def _(poles, b):
     return np.outer(b, b) / (1 - np.outer(poles, poles))
 
 
+@discrete_gramian.mistake("The second b is conjugated, too: b_i conj(b_j).")
+def _(poles, b):
+    return np.outer(b, b) / (1 - np.outer(poles, poles.conj()))
+
+
+@discrete_gramian.mistake("The second pole is conjugated, too: 1 - z_i conj(z_j).")
+def _(poles, b):
+    return np.outer(b, b.conj()) / (1 - np.outer(poles, poles))
+
+
 @discrete_gramian.mistake("That is the formula of a continuous system; here powers are summed.")
 def _(poles, b):
     return np.outer(b, b.conj()) / -(poles[:, None] + poles.conj())

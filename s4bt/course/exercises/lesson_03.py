@@ -109,7 +109,10 @@ def _(P, Q):
     return np.sqrt(np.abs(np.sort(np.linalg.eigvals(P @ Q).real)[::-1]))
 
 
-@by_square_roots.mistake("SciPy's cholesky gives the upper factor; NumPy's the lower one.")
+@by_square_roots.mistake(
+    "That is Lq Lp^T of lower factors. Lq^T Lp is right: NumPy's factor is the lower one, SciPy's"
+    " the upper one."
+)
 def _(P, Q):
     return linalg.svdvals(linalg.cholesky(Q).T @ linalg.cholesky(P))
 

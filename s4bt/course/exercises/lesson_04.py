@@ -15,25 +15,36 @@ def _cut(A, b, c, r):
 
 @exercise(
     "4.1",
-    [chain(8), chain(3, damping=0.3), chain(5, sensor=0)],
+    [chain(8), chain(3, damping=0.3), chain(5, sensor=0), (*chain(4)[:2], -chain(4)[2])],
     "truncate(A, b, c, 1) is a system with one state; exercise 0.2 has its gain at rest.",
     minutes=6,
     level=2,
-    up_to=np.abs,
 )
 def gain_of_one_state(A, b, c):
-    return 2 * balance(A, b, c)[3][0]
+    A1, b1, c1 = _cut(A, b, c, 1)
+    return -c1[0] * b1[0] / A1[0, 0]
 
 
 @gain_of_one_state.mistake("That is the gain of the whole system at rest. Truncate it first.")
 def _(A, b, c):
-    return c @ np.linalg.solve(A, b)
+    return -c @ np.linalg.solve(A, b)
 
 
 @gain_of_one_state.mistake("That is c b; divide by the pole.")
 def _(A, b, c):
     _, b1, c1 = _cut(A, b, c, 1)
     return c1 @ b1
+
+
+@gain_of_one_state.mistake("That is the size of the gain. It has a sign, too.")
+def _(A, b, c):
+    return 2 * balance(A, b, c)[3][0]
+
+
+def _by_size(poles):
+    """Sorted by real part, then by imaginary part; conjugates have the same, up to rounding."""
+    poles = np.ravel(poles)
+    return poles[np.lexsort((poles.imag, np.round(poles.real, 6)))]
 
 
 def _backwards(system):
@@ -55,7 +66,8 @@ def _backwards(system):
     minutes=12,
     level=3,
     tolerance=1e-4,
-    up_to=np.sort_complex,
+    up_to=_by_size,
+    of="your sorted poles",
 )
 def poles_by_eigenvectors(A, P, Q, r):
     Lp, Lq = np.linalg.cholesky(P), np.linalg.cholesky(Q)
@@ -92,8 +104,8 @@ def _(A, P, Q, r):
     return values[np.argsort(-values.real)][:r]
 
 
-# the loudest of these, the ones with the largest residues and the slowest are not the same
-INVENTED = np.array([-0.1 + 1j, -0.5 + 2j, -0.02 + 3j, -1.0 + 0.5j])
+# the loudest of these, which stand last, are not those with the largest residues or the slowest
+INVENTED = np.array([-1.0 + 0.5j, -0.02 + 3j, -0.1 + 1j, -0.5 + 2j])
 
 
 @exercise(
@@ -102,7 +114,7 @@ INVENTED = np.array([-0.1 + 1j, -0.5 + 2j, -0.02 + 3j, -1.0 + 0.5j])
         (*modes(*chain(8)), OMEGA, 3),
         (*modes(*chain(5)), OMEGA, 2),
         (*modes(*chain(6, damping=0.4)), OMEGA, 1),
-        (INVENTED, np.array([1.0, 6j, 0.1, 3.0]), OMEGA, 2),
+        (INVENTED, np.array([3.0, 0.1, 1.0, 6j]), OMEGA, 2),
     ],
     "np.argsort(…)[::-1][:count] are the loudest; what is left out is the error.",
     "The response of modes is in exercise 1.5, for one frequency. Let the modes be a column:"
@@ -124,6 +136,19 @@ def _response(poles, residues, omega, which):
 def _(poles, residues, omega, count):
     order = np.argsort(-np.abs(residues) / -poles.real)[count:]
     return np.abs((residues[order, None] / (1j * omega - poles[order, None])).sum(0)).max() / 2
+
+
+@modal_error.mistake(
+    "Half of the poles, with twice their residues: each pair is w/2 and conj(w)/2."
+)
+def _(poles, residues, omega, count):
+    order = np.argsort(-np.abs(residues) / -poles.real)[count:]
+    return np.abs((residues[order, None] / (1j * omega - poles[order, None])).sum(0)).max()
+
+
+@modal_error.mistake("You kept the first modes as they come. Sort them first.")
+def _(poles, residues, omega, count):
+    return np.abs(_response(poles, residues, omega, np.arange(count, len(poles)))).max()
 
 
 def _ranked(poles, residues, omega, count, by):

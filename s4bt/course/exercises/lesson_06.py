@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from s4bt.course.exercise import NotNumbers, exercise
+from s4bt.course.exercise import NotNumbers, exercise, numbers
 from s4bt.course.models import layer
 
 
@@ -75,9 +75,10 @@ OMEGA = np.array([0.0, 0.7, 2.1])
 
 
 def _response(system):
-    if any(np.abs(np.imag(x)).max() > 0 for x in system):
+    A, b, c = (numbers(x) for x in system)
+    if any(np.abs(x.imag).max() > 0 for x in (A, b, c)):
         raise NotNumbers("A real system is asked, and yours has an imaginary part")
-    A, b, c = (np.asarray(x).real for x in system)
+    A, b, c = A.real, b.real.ravel(), c.real.ravel()  # columns and rows do, too
     return np.array([c @ np.linalg.solve(1j * w * np.eye(2) - A, b) for w in OMEGA])
 
 
@@ -93,6 +94,7 @@ def _response(system):
     minutes=10,
     level=2,
     up_to=_response,
+    of="the frequency response of your system",
 )
 def embed(lam, b, c):
     turn = np.array([[lam.real, -lam.imag], [lam.imag, lam.real]])

@@ -138,7 +138,7 @@ def difference_of_logits(delay):
     return _difference(delay, float(digits()[1].min()))
 
 
-def _difference(delay, filled, relative=True):
+def _difference(delay, filled, relative=True, of_delayed=False):
     import torch
 
     model, x = digits()
@@ -147,7 +147,7 @@ def _difference(delay, filled, relative=True):
         late[:, :delay] = filled
     with torch.no_grad():
         before, after = model(x), model(late)
-    size = before.abs().max() if relative else 1
+    size = (after if of_delayed else before).abs().max() if relative else 1
     return float((after - before).abs().max() / size)
 
 
@@ -159,6 +159,13 @@ def _(delay):
 @difference_of_logits.mistake("The end of the digit came round to the front: fill with x.min().")
 def _(delay):
     return _difference(delay, None)
+
+
+@difference_of_logits.mistake(
+    "Relative to the logits of `x` itself, not to those of the delayed one."
+)
+def _(delay):
+    return _difference(delay, float(digits()[1].min()), of_delayed=True)
 
 
 @difference_of_logits.mistake("Divide by the largest logit.")

@@ -102,6 +102,7 @@ def _silenced(model, kept, keep=True):
     level=2,
     tolerance=1e-3,
     up_to=_logits,
+    of="the logits of your network",
     keeps=lambda args: np.concatenate([x.W.detach().numpy().ravel() for x in args[0].dss_layers()]),
 )
 def random_modes(model, kept):
@@ -143,6 +144,11 @@ def digits_needed(p, q):
 @digits_needed.mistake("Both accuracies are uncertain: p(1 - p) and q(1 - q) add up.")
 def _(p, q):
     return 4 * p * (1 - p) / (p - q) ** 2
+
+
+@digits_needed.mistake("Errors add in squares: p(1 - p) + q(1 - q), not the roots of them.")
+def _(p, q):
+    return 4 * (np.sqrt(p * (1 - p)) + np.sqrt(q * (1 - q))) ** 2 / (p - q) ** 2
 
 
 @digits_needed.mistake("Right, and rounded. A real number is asked.")

@@ -8,7 +8,7 @@ from s4bt.course.exercise import exercise
 @exercise(
     "11.1",
     [(4, 24), (4, 8), (7, 3)],
-    "The first cell of this section prints the shapes.",
+    'The cell under "Three kinds of layers" prints the shapes.',
     "Three logarithms a state, two complex matrices, and D.",
     minutes=4,
 )
@@ -154,6 +154,13 @@ def first_discarded(poles, B, C, r):
 @first_discarded.mistake("That is the number of modes. Each complex one takes two values.")
 def _(poles, B, C, r):
     return r
+
+
+@first_discarded.mistake(
+    "Twice the number of modes is right where all are complex. Real poles count once."
+)
+def _(poles, B, C, r):
+    return 2 * r
 
 
 @first_discarded.mistake("From 0, the first that is dropped has the index of how many are kept.")

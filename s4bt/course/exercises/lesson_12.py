@@ -60,7 +60,7 @@ def _(width):
 
 @exercise(
     "12.3",
-    [(0.999, 0.1), (0.99, 0.1), (0.9999, 0.05)],
+    [(0.999, 0.1), (0.99, 0.1), (0.9999, 0.05), (0.95, 0.157)],
     "2^(b-1) numbers from 0 to 1 have 2^(b-1) - 1 distances; rounding moves by half of one.",
     "Try b = 2, 3, … until half a distance is at most share · (1 - modulus).",
     minutes=8,
@@ -75,6 +75,11 @@ def smallest_bits(modulus, share):
 @smallest_bits.mistake("Rounding moves by at most *half* a distance.")
 def _(modulus, share):
     return next(b for b in range(2, 60) if 1 / (2 ** (b - 1) - 1) <= share * (1 - modulus))
+
+
+@smallest_bits.mistake("2^(b-1) numbers from 0 to 1 have one distance less than that.")
+def _(modulus, share):
+    return next(b for b in range(2, 60) if 0.5 / 2 ** (b - 1) <= share * (1 - modulus))
 
 
 @smallest_bits.mistake("One bit is spent on the sign: 2^(b-1) numbers, not 2^b.")

@@ -23,7 +23,7 @@ from s4bt.study.places import task_dir
 from s4bt.study.statistics import cells_of, chance_of, half_width, sharing_of, summary
 from s4bt.study.styles import save, use_style
 from s4bt.tasks import TASKS
-from tools.results import listed, markdown
+from tools.results import WORDS, listed, markdown
 
 SCALE = "study"
 # What is reported of the first claim: start, transfer, and the baseline it is compared with.
@@ -42,7 +42,6 @@ STAGES = {
     "poorer originals": "originals.csv",
 }
 MANY = 4  # tasks, from which on a mean over them says something
-WORDS = {"dss": "DSS only", "whole": "whole"}
 
 
 def complete(name: str = "retrain.csv") -> list[str]:

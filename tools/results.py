@@ -18,6 +18,7 @@ from s4bt.study.truncation import error_shares
 from s4bt.tasks import TASKS
 
 SCALE = "laptop"
+WORDS = {"dss": "DSS only", "whole": "whole"}
 FOLDER = ROOT / "results" / SCALE
 UNSETTLED = 0.02 + 1e-9  # a run that ends further below its start was unsettled by retraining
 
@@ -278,11 +279,10 @@ def decided_words() -> str:
     table, smaller = read("claim1.csv"), read("fewer.csv")
     overall, lines = table[table.task == "all"], []
     ranks = sorted(overall["rank"].unique())
-    words = {"dss": "DSS only", "whole": "whole"}
     for key, part in overall.groupby(["method", "transfer", "against"], sort=False):
         method, transfer, against = map(str, key)
         cells = part.set_index("rank")
-        name = f"`{method}`, *{words[transfer]}* − ({LETTERS[against]})"
+        name = f"`{method}`, *{WORDS[transfer]}* − ({LETTERS[against]})"
         said = [
             f"{points(cells['mean'][r], sign=True)}, {cells.verdict_here[r]} / {cells.verdict[r]}"
             if r in cells.index

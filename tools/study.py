@@ -15,7 +15,7 @@ from tools.results import markdown, read
 
 
 def _rules(scale: str, task: str) -> tuple[float, float, str]:
-    """Chance, and accuracy and name of the best rule, in percent; ("none", chance) without one."""
+    """Chance, accuracy of the best rule (percent), and its name; chance and "none" without one."""
     found = pd.read_csv(ROOT / "results" / "bench" / "shortcuts.csv")
     own = found[(found.scale == scale) & (found.task == task)].set_index("rule").accuracy
     chance, others = 100 * own["chance"], 100 * own.drop("chance")

@@ -32,7 +32,7 @@ def numerical_rank(h, rows):
 
 
 @numerical_rank.mistake(
-    "All values count. Count those above 1e-12 of σ₁, of a matrix that is Hankel to its last row."
+    "All values count. Count those above 1e-12 of σ₁; the matrix is Hankel to its last row."
 )
 def _(h, rows):
     return rows

@@ -195,7 +195,9 @@ def fewer_words() -> str:
             f"- {'over all tasks' if task == 'all' else task}, {WORDS[transfer]} minus "
             f"({claims.LETTERS[claims.AT_ANY_SIZE[transfer]]}): {len(beaten)} of {len(part)}{said}."
         )
-    return "\n".join(fill(line, 100, subsequent_indent="  ") for line in lines)
+    return "\n".join(
+        fill(line, 100, subsequent_indent="  ", break_on_hyphens=False) for line in lines
+    )
 
 
 @later("retrained")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from textwrap import fill
 
 import pandas as pd
@@ -23,11 +24,11 @@ FOLDER = ROOT / "results" / SCALE
 UNSETTLED = 0.02 + 1e-9  # a run that ends further below its start was unsettled by retraining
 
 
-def read(name: str) -> pd.DataFrame:
-    """A table of the scale.  Raises UserError if it is missing."""
-    if not (FOLDER / name).exists():
-        raise UserError(f"{FOLDER / name}: no such file. Make it: dvc repro")
-    return pd.read_csv(FOLDER / name)
+def read(name: str, folder: Path = FOLDER) -> pd.DataFrame:
+    """A table of a scale.  Raises UserError if it is missing."""
+    if not (folder / name).exists():
+        raise UserError(f"{folder / name}: no such file. Make it: dvc repro")
+    return pd.read_csv(folder / name)
 
 
 def every(name: str) -> pd.DataFrame:

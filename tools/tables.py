@@ -16,7 +16,7 @@ from tools.address import launch_text
 from tools.benchmarks import bench_table, mimo_table, pruned_table, speed_table
 from tools.course import exercises_table
 from tools.edge import bits_table
-from tools.readme import four_rows, headline
+from tools.readme import four_rows, headline, verdicts
 from tools.results import (
     accuracy_table,
     claims,
@@ -29,7 +29,12 @@ from tools.results import (
 from tools.study import beaten_words, laptop_shortcuts, study_shortcuts
 
 BLOCKS = {
-    "README.md": {"headline": headline, "results": four_rows, "launch": launch_text},
+    "README.md": {
+        "headline": headline,
+        "results": four_rows,
+        "verdicts": verdicts,
+        "launch": launch_text,
+    },
     "docs/results.md": {
         "oneshot": one_shot_table,
         "robust": robust_table,

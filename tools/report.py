@@ -180,9 +180,9 @@ def fewer_words() -> str:
     bases = table.arm.isin(claims.AT_ANY_SIZE.values())
     table = claims.fewer_parameters(table[~bases | (table.sharing == "tied")])
     table = table[table.compared > 0]
-    several, lines = len(complete()) > 1, []
+    many, lines = len(complete()) >= MANY, []
     for (task, transfer), part in table.groupby(["task", "transfer"], sort=False):
-        if task == "all" and not several:
+        if task == "all" and not many:
             continue
         beaten = part[part.method.notna()]
         each = [
@@ -246,7 +246,7 @@ def claim2_table() -> str:
 def smallest_table() -> str:
     """The smallest rank without a loss."""
     found = smallest.smallest_ranks(rows())
-    tasks = [*complete(), *(["all"] if len(complete()) > 1 else [])]
+    tasks = [*complete(), *(["all"] if len(complete()) >= MANY else [])]
     lines = []
     for (arm, method), part in found.groupby(["arm", "method"], sort=False):
         equal = part.set_index("task").equal

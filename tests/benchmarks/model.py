@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \\
         python -m tests.benchmarks.model [scale ...]
 
-A scale takes the place of its own rows and leaves the others. Tasks that are not pretrained are
-left out. A batch of 32 sequences of full length, one thread, evaluation mode. The models of a task
-take turns, so that a slow moment of the machine meets all of them; the best of several turns
-counts. `60_compare` draws accuracy against these times.
+A task takes the place of its own rows. Tasks that are not pretrained are left out. A batch of 32
+sequences of full length, one thread, evaluation mode. The models of a task take turns, so that a
+slow moment of the machine meets all of them; the best of several turns counts. `60_compare` draws
+accuracy against these times.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def main(scales: list[str]) -> None:
     path = OUT / "model.csv"
     for scale in scales:
         known = pd.read_csv(path).to_dict("records") if path.exists() else []
-        write(path, [*(old for old in known if old["scale"] != scale), *measured(scale)])
+        rows = measured(scale)
+        new = {(row["scale"], row["task"]) for row in rows}
+        write(path, [*(old for old in known if (old["scale"], old["task"]) not in new), *rows])
     table = pd.read_csv(path)
     by = ["scale", "sharing", "rank"]
     print(table.pivot_table(index=by, columns="task", values="milliseconds"))

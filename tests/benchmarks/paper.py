@@ -1,4 +1,4 @@
-"""The stages of a task at scale `paper`: seconds and memory in results/bench/paper.csv.
+"""The stages of a task at scale `paper`: seconds of a core and memory in results/bench/paper.csv.
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \\
         python -m tests.benchmarks.paper [task ...]      an hour or two on two cores
@@ -7,8 +7,9 @@ A task takes the place of its own row and leaves the others.
 
 Models, batches and sequences are untouched. Examples, steps, seeds and ranks are cut (CUT below),
 so that a CPU comes to the end: do shapes and memory hold, and what does a step take? A copy of the
-project is used, and thrown away. Memory is the peak over all processes of a stage, pages that are
-shared counted once.
+project is used, and thrown away. Seconds are those that processors spent, so that other work on the
+machine does not count. Memory is the peak over all processes of a stage, pages that are shared
+counted once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -77,9 +79,15 @@ def memory(parent: int) -> float:
     return total / 1e6
 
 
+def spent() -> float:
+    """Seconds that processors spent on the processes begun here that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def measured(command: list[str], folder: Path) -> tuple[str, float, float]:
     """(output, seconds, peak MB) of a command in the copy.  Ends the program if it fails."""
-    start, peak = time.perf_counter(), [0.0]
+    start, peak = spent(), [0.0]
     environment = {**ENVIRONMENT, "PYTHONPATH": str(folder), "S4BT_WORKERS": "1"}
     process = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -96,11 +104,11 @@ def measured(command: list[str], folder: Path) -> tuple[str, float, float]:
     watcher.join()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{output[-4000:]}")
-    return output, time.perf_counter() - start, peak[0]
+    return output, spent() - start, peak[0]
 
 
 def steps(task: str) -> None:
-    """Print shapes, parameters and seconds of a training step, as JSON."""
+    """Print shapes, parameters and a core's seconds for a training step, as JSON."""
     import numpy as np
     import torch
 
@@ -122,11 +130,11 @@ def steps(task: str) -> None:
     numbers = shuffled(np.random.default_rng(0), longest, settings.batch, settings.bucket)
     took, length = [], 0
     for _ in range(1 + STEPS):
-        start = time.perf_counter()
+        start = time.process_time()
         examples = batch(data.info, train, next(numbers), torch.device("cpu"))
         length = max(length, examples[0].shape[-1])
         update(model, opt, loss_of(model, settings, examples))
-        took.append(time.perf_counter() - start)
+        took.append(time.process_time() - start)
     about = {
         "layers": config.model.layers,
         "width": config.model.width,

@@ -19,7 +19,7 @@ from s4bt.study.claims import (
 from s4bt.study.inheritance import inheritance
 from s4bt.study.smallest import predictors, smallest_ranks
 from s4bt.tasks import TASKS as ALL
-from tools import report, tables
+from tools import readme, report, tables
 
 TASKS = ("a", "b", "c", "d", "e", "f")
 
@@ -277,3 +277,16 @@ def test_what_the_readme_says_of_the_first_claim():
     mean = own[own.task == "all"]
     assert (mean.verdict_here == "holds").all() and (mean.verdict == "undecided").all()
     assert (own[own.task == "retrieval"]["mean"] < 0).all()
+
+
+def test_the_readme_says_which_verdicts_the_second_claim_has(monkeypatch):
+    second = pd.DataFrame(
+        {"task": ["all", "all", "image"], "pearson": [-0.1, 0.9, 0.99]}
+        | {"verdict": ["undecided", "holds", "holds"]}
+    )
+    monkeypatch.setattr(readme, "SCALE", "study")
+    own = readme.read
+    monkeypatch.setattr(readme, "read", lambda name: second if "claim2" in name else own(name))
+    last = readme.verdicts().splitlines()[-1]
+    assert "correlation −0.10 to 0.90 within tasks" in last
+    assert "undecided in 1 of 2, holds in 1 of 2" in last

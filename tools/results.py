@@ -27,7 +27,8 @@ UNSETTLED = 0.02 + 1e-9  # a run that ends further below its start was unsettled
 def read(name: str, folder: Path = FOLDER) -> pd.DataFrame:
     """A table of a scale.  Raises UserError if it is missing."""
     if not (folder / name).exists():
-        raise UserError(f"{folder / name}: no such file. Make it: dvc repro")
+        remedy = "dvc repro" if folder == FOLDER else f"make {folder.name}"
+        raise UserError(f"{folder / name}: no such file. Make it: {remedy}")
     return pd.read_csv(folder / name)
 
 

@@ -1,7 +1,7 @@
 """The stages of a task at scale `paper`: seconds of a core and memory in results/bench/paper.csv.
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \\
-        python -m tests.benchmarks.paper [task ...]      an hour or two on two cores
+        python -m tests.benchmarks.paper [task ...]
 
 A task takes the place of its own row and leaves the others.
 
